@@ -2,18 +2,10 @@
 // is, and what the calls do. It is pure: no I/O, no clock, and no knowledge of sessions or of the table.
 package sqlrewrite
 
-import "bytes"
-
 // Parse says what a simple-query text or the text of a Parse message contains. The plan shares no
 // memory with a caller's buffer beyond text itself. It never fails: what cannot be read is ClassNone.
 func Parse(text string, o Options) *Plan {
 	return &Plan{}
-}
-
-// Mentions reports whether b contains the word raftable in any mixture of ASCII cases. Where it is
-// false there is no call to be found by Parse.
-func Mentions(b []byte) bool {
-	return bytes.Contains(bytes.ToLower(b), []byte("raftable"))
 }
 
 // ResolveParams combines the types that a Parse message declares with those that the text deduces. It
