@@ -1,0 +1,212 @@
+package proxy
+
+import "bytes"
+
+// settings are what the server told of the session in ParameterStatus and what our answers depend on.
+type settings struct {
+	standardConformingStrings bool
+	// foreignEncoding is client_encoding where it is one that UTF-8 must be converted to; "" otherwise.
+	foreignEncoding string
+}
+
+func (g *settings) set(name, value []byte) {
+	switch string(name) {
+	case "standard_conforming_strings":
+		g.standardConformingStrings = string(value) == "on"
+	case "client_encoding":
+		g.foreignEncoding = ""
+		// The server converts nothing for a client that says SQL_ASCII.
+		if !bytes.EqualFold(value, []byte("UTF8")) && !bytes.EqualFold(value, []byte("SQL_ASCII")) {
+			g.foreignEncoding = string(value)
+		}
+	}
+}
+
+// noteLimit bounds the body of a message that the proxy reads a copy of (ParameterStatus, BackendKeyData).
+const noteLimit = 4 << 10
+
+// backend is the server's side of a session. All of it belongs to the goroutine that reads the server. settings are
+// written under owed.mu, and read by the other goroutine after session.settle, which takes it.
+type backend struct {
+	s        *session
+	settings settings
+
+	hdr    [headerSize]byte
+	hdrLen int // how much of a header is held back until it is whole
+
+	typ       byte // the current message, if inMessage
+	inMessage bool
+	hiding    bool   // it must not reach the client
+	passing   int    // bytes of it that are still to come
+	note      []byte // the copy of a body that we read
+	noting    bool
+
+	blind    bool
+	locked   bool // clientMu is held: a message is half written
+	keyKnown bool
+}
+
+// feed takes what one read of the server returned and writes to the client what is meant for it, in one write. It may
+// change chunk.
+func (b *backend) feed(chunk []byte) error {
+	if b.blind {
+		return b.write(nil, chunk)
+	}
+	o := &b.s.owed
+	o.mu.Lock()
+	o.delivering = true
+	var prefix []byte
+	if b.hdrLen > 0 {
+		prefix, chunk = b.resume(chunk)
+	}
+	visible := b.walk(chunk)
+	o.mu.Unlock()
+
+	b.registerKey()
+	if err := b.write(prefix, visible); err != nil {
+		return err
+	}
+	o.mu.Lock()
+	o.delivering = false
+	wake := o.empty() || o.copyIn
+	o.mu.Unlock()
+	if wake {
+		o.cond.Broadcast()
+		b.s.endIfDraining()
+	}
+	return nil
+}
+
+// resume completes a header of which the beginning was held back. prefix is what the client must get of it.
+func (b *backend) resume(chunk []byte) (prefix, rest []byte) {
+	n := copy(b.hdr[b.hdrLen:], chunk)
+	b.hdrLen += n
+	if b.hdrLen < headerSize {
+		return nil, nil
+	}
+	b.hdrLen = 0
+	b.begin(b.hdr[:])
+	if !b.hiding {
+		prefix = b.hdr[:]
+	}
+	if b.inMessage && b.passing == 0 {
+		b.finish()
+	}
+	return prefix, chunk[n:]
+}
+
+// walk goes through the messages in chunk, keeps the account, and returns chunk without what the client must not see.
+func (b *backend) walk(chunk []byte) []byte {
+	pos, kept := 0, 0
+	keep := func(n int) {
+		if !b.hiding {
+			if kept != pos {
+				copy(chunk[kept:], chunk[pos:pos+n])
+			}
+			kept += n
+		}
+		pos += n
+	}
+	for pos < len(chunk) {
+		if b.blind {
+			b.hiding = false
+			keep(len(chunk) - pos)
+			break
+		}
+		if !b.inMessage {
+			if len(chunk)-pos < headerSize {
+				b.hdrLen = copy(b.hdr[:], chunk[pos:])
+				break
+			}
+			b.begin(chunk[pos:])
+			keep(headerSize)
+		}
+		n := min(b.passing, len(chunk)-pos)
+		if b.noting {
+			b.note = append(b.note, chunk[pos:pos+n]...)
+		}
+		b.passing -= n
+		keep(n)
+		if b.passing == 0 {
+			b.finish()
+		}
+	}
+	return chunk[:kept]
+}
+
+// begin starts a message with its header.
+func (b *backend) begin(hdr []byte) {
+	typ, size := header(hdr)
+	if size < headerSize {
+		b.blind = true
+		return
+	}
+	b.typ, b.passing, b.inMessage = typ, size-headerSize, true
+	b.hiding = b.s.owed.hides(typ)
+	b.noting = (typ == 'S' || typ == 'Z' || typ == 'K') && size <= noteLimit
+	b.note = b.note[:0]
+}
+
+// finish enters a message in the account when its last byte was seen.
+func (b *backend) finish() {
+	b.inMessage = false
+	var status byte
+	switch {
+	case !b.noting:
+	case b.typ == 'Z' && len(b.note) == 1:
+		status = b.note[0]
+	case b.typ == 'S':
+		if name, rest, ok := bytes.Cut(b.note, []byte{0}); ok {
+			value, _, _ := bytes.Cut(rest, []byte{0})
+			b.settings.set(name, value)
+		}
+	case b.typ == 'K' && !b.keyKnown:
+		b.s.cancelKey = string(b.note)
+	}
+	b.s.owed.answered(b.typ, status)
+}
+
+// registerKey registers the cancel key, once, before the client learns it.
+func (b *backend) registerKey() {
+	if !b.keyKnown && b.s.cancelKey != "" {
+		b.keyKnown = true
+		b.s.srv.cancels.add(b.s.cancelKey, b.s)
+	}
+}
+
+// write passes on to the client. The write lock stays with us while a message is half written.
+func (b *backend) write(prefix, p []byte) error {
+	if len(prefix)+len(p) == 0 {
+		return nil
+	}
+	if !b.locked {
+		b.s.clientMu.Lock()
+		b.locked = true
+	}
+	var err error
+	if len(prefix) > 0 {
+		_, err = b.s.client.Write(prefix)
+	}
+	if err == nil && len(p) > 0 {
+		_, err = b.s.client.Write(p)
+	}
+	if err == nil && (!b.inMessage || b.hiding) {
+		b.unlock()
+	}
+	return err
+}
+
+func (b *backend) unlock() {
+	if b.locked {
+		b.locked = false
+		b.s.clientMu.Unlock()
+	}
+}
+
+// end lets go of what the session holds. It is called once, by the reading goroutine.
+func (b *backend) end() {
+	b.unlock()
+	if b.keyKnown {
+		b.s.srv.cancels.remove(b.s.cancelKey, b.s)
+	}
+}

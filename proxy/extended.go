@@ -1,0 +1,434 @@
+package proxy
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"strconv"
+
+	"github.com/jackc/pgproto3/v2"
+
+	"github.com/raftproxy/raftproxy/sqlrewrite"
+)
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+func mentionsCall(text []byte) bool { return sqlrewrite.Mentions(text) }
+
+// asPgError sorts errors for the client from those that end the session.
+func asPgError(err error) (e *pgError, fatal error) {
+	if errors.As(err, &e) {
+		return e, nil
+	}
+	return nil, err
+}
+
+// extended is the state of the extended protocol that is ours: prepared statements and portals of local statements.
+// A named statement of ours has a stand-in of the same name on the server, so that the server keeps the one name space:
+// it refuses a name that is taken, and loses the name with DEALLOCATE and DISCARD. Unnamed statements have none.
+type extended struct {
+	stmts   map[string]*prepared
+	portals map[string]*portal
+	// answered: a message since the last Sync was answered here.
+	answered bool
+	// doubted: the client sent a text that may have dropped names from the server.
+	doubts uint64
+}
+
+// prepared is a prepared statement of ours.
+type prepared struct {
+	st     *statement
+	types  []uint32 // of the parameters
+	doubts uint64   // extended.doubts when the server was last known to have the name
+}
+
+// portal is a bound statement of ours.
+type portal struct {
+	cursor
+	txEnds uint64 // the transaction that it lives in
+}
+
+// live says whether messages of the extended protocol may be ours.
+func (x *extended) live() bool {
+	return x != nil && (x.answered || len(x.stmts) > 0 || len(x.portals) > 0)
+}
+
+func (x *extended) clear() {
+	if x == nil {
+		return
+	}
+	for name := range x.portals {
+		x.dropPortal(name)
+	}
+}
+
+func (x *extended) dropPortal(name string) {
+	if p := x.portals[name]; p != nil {
+		p.close()
+		delete(x.portals, name)
+	}
+}
+
+// dropUnnamed does what a simple query does to the unnamed statement and portal.
+func (x *extended) dropUnnamed() {
+	x.dropPortal("")
+	delete(x.stmts, "")
+}
+
+// noteText looks for statements that drop names from the server.
+func (x *extended) noteText(text []byte) {
+	if len(x.stmts) > 0 && (containsFold(text, "deallocate") || containsFold(text, "discard")) {
+		x.doubts++
+	}
+}
+
+func containsFold(text []byte, word string) bool {
+	return bytes.Contains(bytes.ToLower(text), []byte(word))
+}
+
+// parse deals with a Parse message.
+func (f *frontend) parse(msg []byte) (ours bool, err error) {
+	name, text, ok := parseFields(msg)
+	if ok && mentionsCall(text) {
+		state, err := f.settle()
+		if err != nil || state == settledSkipping {
+			return true, err
+		}
+		if state == settledIdle {
+			if prog := f.program(text); prog != nil && len(prog.stmts) <= 1 {
+				return true, f.prepare(string(name), prog, msg)
+			}
+		}
+	}
+	if f.ext != nil {
+		if ok && len(name) == 0 {
+			delete(f.ext.stmts, "")
+		}
+		f.ext.noteText(text)
+	}
+	return false, nil
+}
+
+// parseFields takes name and text out of a Parse message.
+func parseFields(msg []byte) (name, text []byte, ok bool) {
+	name, rest, ok := bytes.Cut(msg[headerSize:], []byte{0})
+	if !ok {
+		return nil, nil, false
+	}
+	text, _, ok = bytes.Cut(rest, []byte{0})
+	return name, text, ok
+}
+
+// prepare makes a prepared statement of a program. The server owes nothing.
+func (f *frontend) prepare(name string, prog *program, msg []byte) error {
+	f.begin()
+	var m pgproto3.Parse
+	if err := m.Decode(msg[headerSize:]); err != nil {
+		return f.fail(errMalformed())
+	}
+	if status, _ := f.transaction(); status == 'E' {
+		return f.fail(errFailedTransaction)
+	}
+	if name == "" {
+		delete(f.ext.stmts, "")
+	}
+	if prog.refusal != nil {
+		return f.fail(prog.refusal)
+	}
+	st := prog.stmts[0]
+	types, ref := st.ResolveParams(m.ParameterOIDs)
+	if ref != nil {
+		return f.fail(refusal(ref))
+	}
+	p := &prepared{st: st, types: types, doubts: f.ext.doubts}
+	if name != "" {
+		return f.prepareNamed(name, p)
+	}
+	f.ext.stmts[""] = p
+	f.buffer()
+	f.out = append(f.out, '1', 0, 0, 0, 4)
+	return nil
+}
+
+// standIn is what the server keeps under the name of a statement of ours. EXECUTE in SQL reaches it, and fails with a
+// message that says why.
+const standIn = "SELECT ('this statement calls raftable(): the proxy runs it through Bind and Execute, EXECUTE cannot' || '')::int"
+
+// prepareNamed has the server keep the name. Its ParseComplete, or its error, is the client's answer.
+func (f *frontend) prepareNamed(name string, p *prepared) error {
+	m := pgproto3.Parse{Name: name, Query: standIn, ParameterOIDs: p.types}
+	b, err := m.Encode(nil)
+	if err != nil {
+		return f.fail(errMalformed())
+	}
+	f.forwarded = true
+	if err := f.send(b, 'P'); err != nil {
+		return err
+	}
+	state, err := f.settle()
+	if err == nil && state == settledIdle {
+		f.ext.stmts[name] = p
+	}
+	return err
+}
+
+// begin makes ready for an answer of our own in the extended protocol.
+func (f *frontend) begin() {
+	if f.ext == nil {
+		f.ext = &extended{stmts: map[string]*prepared{}, portals: map[string]*portal{}}
+	}
+	f.ext.answered = true
+}
+
+// fail answers with an error and discards what follows up to Sync. If the server has a transaction open, it fails.
+func (f *frontend) fail(e *pgError) error {
+	status, _ := f.transaction()
+	if status == 'T' || f.forwarded {
+		f.forwarded = true
+		if err := f.ask(failMessage, 'E'|quiet); err != nil {
+			return err
+		}
+	}
+	f.skipping = true
+	f.buffer()
+	f.out = e.append(f.out, "ERROR")
+	return nil
+}
+
+// extendedMessage deals with the other messages of the extended protocol in a session that has statements of ours.
+func (f *frontend) extendedMessage(typ byte, msg []byte) (ours bool, err error) {
+	body := msg[headerSize:]
+	if typ == 'S' {
+		return f.sync()
+	}
+	if typ == 'H' {
+		if err := f.forwardBefore(); err != nil {
+			return true, err
+		}
+		return !f.forwarded, f.flushOut()
+	}
+	if !f.isOurs(typ, body) {
+		if typ == 'B' && len(body) > 0 && body[0] == 0 {
+			f.ext.dropPortal("")
+		}
+		return false, nil
+	}
+	state, err := f.settle()
+	if err != nil || state == settledSkipping {
+		return true, err
+	}
+	if state == settledCopying {
+		return false, nil
+	}
+	f.begin()
+	switch typ {
+	case 'B':
+		return f.bind(body)
+	case 'D':
+		return f.describe(body)
+	case 'E':
+		return true, f.execute(body)
+	}
+	return f.closeMessage(body)
+}
+
+// isOurs says whether a message names one of our statements or portals.
+func (f *frontend) isOurs(typ byte, body []byte) bool {
+	switch typ {
+	case 'B':
+		if _, rest, ok := bytes.Cut(body, []byte{0}); ok {
+			name, _, ok := bytes.Cut(rest, []byte{0})
+			return ok && f.ext.stmts[string(name)] != nil
+		}
+	case 'D', 'C':
+		if len(body) < 2 {
+			return false
+		}
+		name, _, _ := bytes.Cut(body[1:], []byte{0})
+		if body[0] == 'S' {
+			return f.ext.stmts[string(name)] != nil
+		}
+		return f.ext.portals[string(name)] != nil
+	case 'E':
+		name, _, _ := bytes.Cut(body, []byte{0})
+		return f.ext.portals[string(name)] != nil
+	}
+	return false
+}
+
+// sync ends a pipeline. If the server was sent nothing of it, the answer is ours.
+func (f *frontend) sync() (ours bool, err error) {
+	f.ext.answered = false
+	if f.forwarded {
+		f.skipping = false
+		return false, nil
+	}
+	state, err := f.settle()
+	if err != nil {
+		return true, err
+	}
+	f.skipping = false
+	if state != settledIdle {
+		return false, nil
+	}
+	status, _ := f.transaction()
+	if status == 'I' {
+		f.ext.clear()
+	}
+	f.buffer()
+	f.out = appendReady(f.out, status)
+	return true, f.flushOut()
+}
+
+// known makes sure that the server still has the name of a statement of ours, where that is in doubt. If not, the
+// server's own error has gone to the client.
+func (f *frontend) known(name string, p *prepared) (ok bool, err error) {
+	if name == "" || p.doubts == f.ext.doubts {
+		return true, nil
+	}
+	b := append([]byte{'D', 0, 0, 0, 0, 'S'}, name...)
+	b = finishMessage(append(b, 0), 0)
+	f.forwarded = true
+	if err := f.send(b, 'D'|quietAnswer); err != nil {
+		return false, err
+	}
+	state, err := f.settle()
+	if err != nil {
+		return false, err
+	}
+	if state != settledIdle {
+		delete(f.ext.stmts, name)
+		return false, nil
+	}
+	p.doubts = f.ext.doubts
+	return true, nil
+}
+
+// bind makes a portal of a statement of ours.
+func (f *frontend) bind(body []byte) (bool, error) {
+	var m bindMessage
+	if !m.decode(body) {
+		return true, f.fail(errMalformed())
+	}
+	p := f.ext.stmts[string(m.statement)]
+	if ok, err := f.known(string(m.statement), p); !ok {
+		return true, err
+	}
+	status, ends := f.transaction()
+	if status == 'E' {
+		return true, f.fail(errFailedTransaction)
+	}
+	name := string(m.portal)
+	if old := f.ext.portals[name]; old != nil && name != "" && old.txEnds == ends {
+		return true, f.fail(&pgError{code: codeDuplicateCursor, message: `cursor "` + name + `" already exists`})
+	}
+	params, e := m.parameters(p)
+	if e != nil {
+		return true, f.fail(e)
+	}
+	if n := len(m.resultFormats); n > 1 && n != len(p.st.Columns) {
+		return true, f.fail(&pgError{code: codeProtocolViolation, message: "bind message has " + itoa(n) +
+			" result formats but query has " + itoa(len(p.st.Columns)) + " columns"})
+	}
+	f.ext.dropPortal(name)
+	f.ext.portals[name] = &portal{
+		cursor: cursor{st: p.st, params: params, formats: m.resultFormats},
+		txEnds: ends,
+	}
+	f.buffer()
+	f.out = append(f.out, '2', 0, 0, 0, 4)
+	return true, nil
+}
+
+// describe answers Describe for a statement or a portal of ours.
+func (f *frontend) describe(body []byte) (bool, error) {
+	name := string(bytes.TrimSuffix(body[1:], []byte{0}))
+	f.buffer()
+	if body[0] == 'P' {
+		p, e := f.portal(name)
+		if e != nil {
+			return true, f.fail(e)
+		}
+		f.out = p.st.appendRowDesc(f.out, p.formats)
+		return true, nil
+	}
+	p := f.ext.stmts[name]
+	if ok, err := f.known(name, p); !ok {
+		return true, err
+	}
+	if status, _ := f.transaction(); status == 'E' {
+		return true, f.fail(errFailedTransaction)
+	}
+	f.buffer()
+	at := len(f.out)
+	f.out = append(f.out, 't', 0, 0, 0, 0)
+	f.out = binary.BigEndian.AppendUint16(f.out, uint16(len(p.types)))
+	for _, oid := range p.types {
+		f.out = binary.BigEndian.AppendUint32(f.out, oid)
+	}
+	f.out = finishMessage(f.out, at)
+	f.out = append(f.out, p.st.rowDesc...)
+	return true, nil
+}
+
+// portal finds a portal of ours that its transaction's end has not taken.
+func (f *frontend) portal(name string) (*portal, *pgError) {
+	status, ends := f.transaction()
+	if status == 'E' {
+		return nil, errFailedTransaction
+	}
+	p := f.ext.portals[name]
+	if p.txEnds != ends {
+		f.ext.dropPortal(name)
+		return nil, errNoPortal(name)
+	}
+	return p, nil
+}
+
+// execute runs a portal of ours.
+func (f *frontend) execute(body []byte) error {
+	raw, rest, _ := bytes.Cut(body, []byte{0})
+	if len(rest) != 4 {
+		return f.fail(errMalformed())
+	}
+	limit := int(int32(binary.BigEndian.Uint32(rest)))
+	if limit < 0 {
+		limit = 0
+	}
+	p, e := f.portal(string(raw))
+	if e != nil {
+		return f.fail(e)
+	}
+	f.buffer()
+	rows, suspended, err := f.run(&p.cursor, limit)
+	if err != nil {
+		e, fatal := asPgError(err)
+		if fatal != nil {
+			return fatal
+		}
+		return f.fail(e)
+	}
+	f.buffer()
+	if suspended {
+		f.out = append(f.out, 's', 0, 0, 0, 4)
+	} else {
+		f.out = appendComplete(f.out, rows)
+	}
+	return nil
+}
+
+// closeMessage closes a statement or portal of ours. The server closes the stand-in of a named statement, and answers.
+func (f *frontend) closeMessage(body []byte) (ours bool, err error) {
+	name := string(bytes.TrimSuffix(body[1:], []byte{0}))
+	if body[0] == 'P' {
+		f.ext.dropPortal(name)
+	} else {
+		delete(f.ext.stmts, name)
+		if name != "" {
+			return false, nil
+		}
+	}
+	f.buffer()
+	f.out = append(f.out, '3', 0, 0, 0, 4)
+	return true, nil
+}

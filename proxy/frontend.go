@@ -1,0 +1,311 @@
+package proxy
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+const headerSize = 5 // a message's type and length
+
+// frontend is the client's side of a session. All of it belongs to the goroutine that reads the client.
+type frontend struct {
+	s *session
+
+	passing   int    // bytes of the current message that are still to be forwarded unread
+	held      []byte // the beginning of a message that must be seen whole, or of a header
+	blind     bool   // the stream made no sense: everything is forwarded and the server may judge
+	unsettled []entry
+
+	// before is what was walked over in front of the message that is being looked at, and is not yet forwarded.
+	before []byte
+
+	// out is what we have for the client and have not yet written. Whole messages only.
+	out    []byte
+	outBuf *[bufferSize]byte
+
+	// skipping: one of our own statements failed in an extended query; everything up to Sync is discarded.
+	skipping bool
+	// forwarded: the server was sent messages of an extended query since the last Sync.
+	forwarded bool
+
+	last lastPlan
+	ext  *extended // our own prepared statements and portals; nil in a session that never had one
+}
+
+// feed takes what one read of the client returned. It forwards as much as it can in one write.
+func (f *frontend) feed(chunk []byte) error {
+	f.s.busy.Store(true)
+	err := f.take(chunk)
+	// Half a message is no idle state: the session cannot be ended in the middle of it.
+	f.s.busy.Store(f.passing > 0 || len(f.held) > 0 || f.forwarded || f.ext.live() && f.ext.answered)
+	if err == nil && f.s.draining.Load() {
+		f.s.endIfDraining()
+	}
+	return err
+}
+
+func (f *frontend) take(chunk []byte) error {
+	if f.blind {
+		return f.forward(chunk)
+	}
+	var err error
+	if len(f.held) > 0 {
+		if chunk, err = f.resume(chunk); err != nil || chunk == nil {
+			return err
+		}
+	}
+	if err := f.walk(chunk); err != nil {
+		return err
+	}
+	return f.flushOut()
+}
+
+// walk goes through the messages in chunk. chunk[from:pos] is what was seen and is to be forwarded.
+func (f *frontend) walk(chunk []byte) error {
+	from, pos := 0, 0
+	for pos < len(chunk) {
+		if f.passing > 0 {
+			n := min(f.passing, len(chunk)-pos)
+			f.passing -= n
+			pos += n
+			continue
+		}
+		rest := chunk[pos:]
+		if len(rest) < headerSize {
+			f.held = append(f.held, rest...)
+			return f.forward(chunk[from:pos])
+		}
+		typ, size := header(rest)
+		if size < headerSize {
+			f.goBlind(typ)
+			return f.forward(chunk[from:])
+		}
+		if !f.reads(typ, size) {
+			f.note(typ)
+			f.passing = size
+			continue
+		}
+		if len(rest) < size {
+			f.held = append(f.held, rest...)
+			return f.forward(chunk[from:pos])
+		}
+		f.before = chunk[from:pos]
+		ours, err := f.inspect(typ, rest[:size])
+		if err != nil {
+			return err
+		}
+		if ours {
+			if err := f.forwardBefore(); err != nil {
+				return err
+			}
+		} else {
+			f.note(typ)
+		}
+		if len(f.before) == 0 {
+			from = pos
+		}
+		pos += size
+		if ours {
+			from = pos
+		}
+	}
+	return f.forward(chunk[from:pos])
+}
+
+// resume goes on with a message of which the beginning is held. It returns what is left of chunk, nil when all is used.
+func (f *frontend) resume(chunk []byte) ([]byte, error) {
+	take := func(upTo int) bool {
+		n := min(upTo-len(f.held), len(chunk))
+		f.held = append(f.held, chunk[:n]...)
+		chunk = chunk[n:]
+		return len(f.held) == upTo
+	}
+	if len(f.held) < headerSize && !take(headerSize) {
+		return nil, nil
+	}
+	typ, size := header(f.held)
+	// A message that is not read, or makes no sense, needs no more than its header here: walk deals with the rest.
+	if size >= headerSize && f.reads(typ, size) && !take(size) {
+		return nil, nil
+	}
+	whole := f.held
+	f.held = nil
+	if err := f.walk(whole); err != nil {
+		return nil, err
+	}
+	if f.blind {
+		return nil, f.forward(chunk)
+	}
+	if cap(whole) <= bufferSize {
+		f.held = whole[:0]
+	}
+	return chunk, nil
+}
+
+// header takes a message's header apart; size is that of the whole message.
+func header(b []byte) (typ byte, size int) {
+	return b[0], 1 + int(int32(binary.BigEndian.Uint32(b[1:])))
+}
+
+// reads says whether a message must be seen whole. In a session without statements of its own that is so only for the
+// two messages that carry SQL text.
+func (f *frontend) reads(typ byte, size int) bool {
+	switch typ {
+	case 'Q', 'P':
+		if size > f.s.srv.cfg.InspectLimit {
+			f.s.srv.tooLarge(f.s, size)
+			return false
+		}
+		return true
+	case 'B', 'E', 'D', 'C', 'H', 'S':
+		return f.skipping || f.ext.live() && size <= f.s.srv.cfg.InspectLimit
+	}
+	return f.skipping && typ != 'X'
+}
+
+// inspect looks at one whole message. ours says that it is dealt with and must not be forwarded. msg is valid during the
+// call only.
+func (f *frontend) inspect(typ byte, msg []byte) (ours bool, err error) {
+	if f.skipping && typ != 'S' {
+		return true, nil
+	}
+	switch typ {
+	case 'Q':
+		return f.query(msg)
+	case 'P':
+		return f.parse(msg)
+	}
+	return f.extendedMessage(typ, msg)
+}
+
+// note enters a message that will be forwarded in the account, at the latest when it is written.
+func (f *frontend) note(typ byte) {
+	switch typ {
+	case 'Q', 'F', 'c', 'f':
+	case 'S':
+		f.forwarded = false
+	case 'P', 'B', 'D', 'E', 'C':
+		f.forwarded = true
+	default:
+		return
+	}
+	f.unsettled = append(f.unsettled, entry(typ))
+}
+
+// forward sends b to the server, with what is noted entered in the account first. Answers of our own that are
+// still held go out before it: the server may answer at once.
+func (f *frontend) forward(b []byte) error {
+	if len(f.unsettled) > 0 {
+		o := &f.s.owed
+		o.mu.Lock()
+		for _, e := range f.unsettled {
+			o.push(e)
+		}
+		o.mu.Unlock()
+		f.unsettled = f.unsettled[:0]
+	}
+	if len(b) == 0 {
+		return nil
+	}
+	if err := f.flushOut(); err != nil {
+		return err
+	}
+	if _, err := f.s.server.Write(b); err != nil {
+		return fmt.Errorf("%w: %w", errServerGone, err)
+	}
+	return nil
+}
+
+// send sends messages of our own making to the server and enters them as given.
+func (f *frontend) send(msg []byte, entries ...entry) error {
+	f.unsettled = append(f.unsettled, entries...)
+	return f.forward(msg)
+}
+
+// forwardBefore forwards what stands in front of the message that is being looked at.
+func (f *frontend) forwardBefore() error {
+	b := f.before
+	f.before = nil
+	return f.forward(b)
+}
+
+func (f *frontend) goBlind(typ byte) {
+	f.s.log.Debug().Str("type", string(rune(typ))).Msg("client sent a message with an impossible length")
+	f.blind = true
+}
+
+// flushOut writes what we have for the client.
+func (f *frontend) flushOut() error {
+	if f.outBuf == nil && len(f.out) == 0 {
+		return nil
+	}
+	var err error
+	if len(f.out) > 0 {
+		err = f.s.writeClient(f.out)
+	}
+	if f.outBuf != nil {
+		buffers.Put(f.outBuf)
+	}
+	f.out, f.outBuf = nil, nil
+	return err
+}
+
+// buffer makes out ready for appending.
+func (f *frontend) buffer() {
+	if f.out == nil {
+		f.outBuf = buffers.Get().(*[bufferSize]byte)
+		f.out = f.outBuf[:0]
+	}
+}
+
+// end lets go of what the session holds. It is called once, by the reading goroutine.
+func (f *frontend) end() {
+	f.ext.clear()
+	if f.outBuf != nil {
+		buffers.Put(f.outBuf)
+		f.out, f.outBuf = nil, nil
+	}
+}
+
+// settled is what settle found.
+type settled uint8
+
+const (
+	settledIdle     settled = iota // the server owes nothing
+	settledSkipping                // an earlier message failed: the server discards everything up to Sync
+	settledCopying                 // the server reads CopyData: only it can say what a message means now
+)
+
+// settle waits until the server has answered all that stands in front of the message that is being looked at, and all of
+// it has reached the client.
+func (f *frontend) settle() (settled, error) {
+	if err := f.forwardBefore(); err != nil {
+		return 0, err
+	}
+	o := &f.s.owed
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.empty() && !o.copyIn && !o.entries[len(o.entries)-1].endsInReady() {
+		o.mu.Unlock()
+		err := f.forward(flushMessage)
+		o.mu.Lock()
+		if err != nil {
+			return 0, err
+		}
+	}
+	for !(o.empty() && !o.delivering && o.started) {
+		if o.closed {
+			return 0, errTerminated
+		}
+		if o.copyIn {
+			return settledCopying, nil
+		}
+		o.cond.Wait()
+	}
+	if o.skipping {
+		return settledSkipping, nil
+	}
+	return settledIdle, nil
+}
+
+var flushMessage = []byte{'H', 0, 0, 0, 4}

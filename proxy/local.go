@@ -1,0 +1,328 @@
+package proxy
+
+import (
+	"context"
+	"encoding/binary"
+	"iter"
+	"strconv"
+	"time"
+
+	"github.com/raftproxy/raftproxy/sqlrewrite"
+)
+
+// flushAt is how much of an answer is gathered before it is written.
+const flushAt = bufferSize - 4<<10
+
+// cursor runs one of our statements, all at once or a few rows at a time. It belongs to the frontend's goroutine.
+type cursor struct {
+	st      *statement
+	params  [][]byte // nil for NULL, in text form
+	formats []int16  // result formats as in Bind
+
+	started bool
+	done    bool
+	cells   []cell // the columns that are no list, where there is one
+	next    func() (key, value []byte, ok bool)
+	stop    func()
+}
+
+// cell is the value of a column that is the same in all rows.
+type cell struct {
+	value []byte
+	null  bool
+}
+
+// close lets go of the list that the cursor reads. It may be called more than once.
+func (c *cursor) close() {
+	if c.stop != nil {
+		c.stop()
+		c.stop, c.next = nil, nil
+	}
+}
+
+// run appends up to limit rows (0 for all) to f.out, writing what becomes too long, and says how many there were, and
+// whether it stopped at the limit.
+func (f *frontend) run(c *cursor, limit int) (rows int, suspended bool, err error) {
+	if c.done {
+		return 0, false, nil
+	}
+	if !c.started {
+		c.started = true
+		c.done = true // an error in what follows ends the cursor
+		if err := f.start(c); err != nil {
+			return 0, false, err
+		}
+		if !c.st.list {
+			return 1, limit == 1, nil
+		}
+		c.done = false
+	}
+	if limit == 0 && c.next == nil {
+		c.done = true
+		f.s.srv.cfg.Table.List(func(key, value []byte) bool {
+			rows++
+			err = f.listRow(c, key, value)
+			return err == nil
+		})
+		return rows, false, err
+	}
+	if c.next == nil {
+		c.next, c.stop = iter.Pull2(f.s.srv.cfg.Table.List)
+	}
+	for limit == 0 || rows < limit {
+		key, value, ok := c.next()
+		if ok {
+			err = f.listRow(c, key, value)
+			rows++
+		}
+		if !ok || err != nil {
+			c.done = true
+			c.close()
+			return rows, false, err
+		}
+	}
+	return rows, true, nil
+}
+
+// start waits for what the statement must see, and runs its columns from left to right. Without a list it appends the row.
+func (f *frontend) start(c *cursor) error {
+	ctx := context.Context(nil)
+	if waits := c.st.sets || c.st.reads && f.s.srv.cfg.Linearizable; waits {
+		var done func()
+		ctx, done = f.s.statementContext()
+		defer done()
+	}
+	if c.st.reads && f.s.srv.cfg.Linearizable {
+		ctx, cancel := context.WithTimeout(ctx, f.s.srv.cfg.SetTimeout)
+		defer cancel()
+		if err := f.s.srv.cfg.Table.Barrier(ctx); err != nil {
+			return tableError(err)
+		}
+	}
+	if c.st.From {
+		return nil
+	}
+	f.buffer()
+	if c.st.list {
+		return f.startCells(ctx, c)
+	}
+	at := len(f.out)
+	f.out = appendRowStart(f.out, len(c.st.Columns))
+	for i := range c.st.Columns {
+		if err := f.column(ctx, c, i); err != nil {
+			f.out = f.out[:at]
+			return err
+		}
+	}
+	f.out = finishMessage(f.out, at)
+	return nil
+}
+
+// startCells runs the columns beside a list, whose values are the same in every row.
+func (f *frontend) startCells(ctx context.Context, c *cursor) error {
+	c.cells = make([]cell, len(c.st.Columns))
+	at := len(f.out)
+	defer func() { f.out = f.out[:at] }()
+	for i, col := range c.st.Columns {
+		if col.Op == sqlrewrite.OpListRecord {
+			continue
+		}
+		from := len(f.out)
+		if err := f.column(ctx, c, i); err != nil {
+			return err
+		}
+		c.cells[i].null = int32(binary.BigEndian.Uint32(f.out[from:])) < 0
+		c.cells[i].value = append([]byte{}, f.out[from+4:]...)
+		f.out = f.out[:from]
+	}
+	return nil
+}
+
+// column runs one call and appends its value as a DataRow carries it: length and bytes.
+func (f *frontend) column(ctx context.Context, c *cursor, i int) error {
+	args := c.st.consts[i]
+	key := c.arg(args[0])
+	if c.st.Columns[i].Op == sqlrewrite.OpSet {
+		f.out = append(f.out, 0, 0, 0, 0)
+		return f.set(ctx, c, args, key)
+	}
+	at := len(f.out)
+	f.out = append(f.out, 0xff, 0xff, 0xff, 0xff)
+	if key == nil {
+		return nil
+	}
+	out, found := f.s.srv.cfg.Table.Get(f.out, key)
+	f.out = out
+	if !found {
+		return nil
+	}
+	binary.BigEndian.PutUint32(out[at:], uint32(len(out)-at-4))
+	return f.convertible(out[at+4:])
+}
+
+func (c *cursor) arg(a argument) []byte {
+	if a.param > 0 {
+		return c.params[a.param-1]
+	}
+	return a.value
+}
+
+func (f *frontend) set(ctx context.Context, c *cursor, args []argument, key []byte) error {
+	if key == nil {
+		return &pgError{code: codeNullNotAllowed, message: "raftable: the key must not be NULL", detail: "Nothing was set."}
+	}
+	limit := f.s.srv.cfg.SetTimeout
+	if len(args) == 3 {
+		if t := c.arg(args[2]); t != nil {
+			ms, e := parseInt4(t)
+			if e != nil {
+				return e
+			}
+			if ms <= 0 {
+				return &pgError{code: codeInvalidParameter, message: "raftable: the timeout must be positive",
+					detail: "Nothing was set.", hint: "Give the timeout in milliseconds."}
+			}
+			limit = time.Duration(ms) * time.Millisecond
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	var err error
+	if value := c.arg(args[1]); value == nil {
+		err = f.s.srv.cfg.Table.Delete(ctx, key)
+	} else {
+		err = f.s.srv.cfg.Table.Set(ctx, key, value)
+	}
+	if err != nil {
+		return tableError(err)
+	}
+	return nil
+}
+
+// listRow appends one row of a list.
+func (f *frontend) listRow(c *cursor, key, value []byte) error {
+	if err := f.convertible(key); err != nil {
+		return err
+	}
+	if err := f.convertible(value); err != nil {
+		return err
+	}
+	f.buffer()
+	at := len(f.out)
+	f.out = appendRowStart(f.out, len(c.st.Columns))
+	for i, col := range c.st.Columns {
+		switch {
+		case col.Op == sqlrewrite.OpKey:
+			f.out = appendValue(f.out, key)
+		case col.Op == sqlrewrite.OpValue:
+			f.out = appendValue(f.out, value)
+		case col.Op == sqlrewrite.OpListRecord && formatOf(c.formats, i) == 1:
+			f.out = appendRecordBinary(f.out, key, value)
+		case col.Op == sqlrewrite.OpListRecord:
+			f.out = appendRecordText(f.out, key, value)
+		case c.cells[i].null:
+			f.out = append(f.out, 0xff, 0xff, 0xff, 0xff)
+		default:
+			f.out = appendValue(f.out, c.cells[i].value)
+		}
+	}
+	f.out = finishMessage(f.out, at)
+	if len(f.out) >= flushAt {
+		return f.flushOut()
+	}
+	return nil
+}
+
+// convertible refuses what could not be sent under the session's client_encoding.
+func (f *frontend) convertible(b []byte) error {
+	enc := f.s.back.settings.foreignEncoding
+	if enc == "" || isASCII(b) {
+		return nil
+	}
+	return &pgError{
+		code:    codeFeatureNotSupported,
+		message: "raftable() cannot convert its text to client_encoding " + enc,
+		hint:    "SET client_encoding TO 'UTF8'.",
+	}
+}
+
+func isASCII(b []byte) bool {
+	for _, c := range b {
+		if c >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
+
+func appendRowStart(dst []byte, columns int) []byte {
+	return append(dst, 'D', 0, 0, 0, 0, byte(columns>>8), byte(columns))
+}
+
+// finishMessage puts the length into the message that starts at dst[at].
+func finishMessage(dst []byte, at int) []byte {
+	binary.BigEndian.PutUint32(dst[at+1:], uint32(len(dst)-at-1))
+	return dst
+}
+
+func appendValue(dst, v []byte) []byte {
+	dst = binary.BigEndian.AppendUint32(dst, uint32(len(v)))
+	return append(dst, v...)
+}
+
+// appendRecordText appends (key,value) as record_out writes it.
+func appendRecordText(dst, key, value []byte) []byte {
+	at := len(dst)
+	dst = append(dst, 0, 0, 0, 0, '(')
+	dst = appendRecordField(dst, key)
+	dst = append(dst, ',')
+	dst = appendRecordField(dst, value)
+	dst = append(dst, ')')
+	binary.BigEndian.PutUint32(dst[at:], uint32(len(dst)-at-4))
+	return dst
+}
+
+func appendRecordField(dst, v []byte) []byte {
+	if !needsQuotes(v) {
+		return append(dst, v...)
+	}
+	dst = append(dst, '"')
+	for _, c := range v {
+		if c == '"' || c == '\\' {
+			dst = append(dst, c)
+		}
+		dst = append(dst, c)
+	}
+	return append(dst, '"')
+}
+
+func needsQuotes(v []byte) bool {
+	for _, c := range v {
+		switch {
+		case c == '"', c == '\\', c == '(', c == ')', c == ',', isSpace(c):
+			return true
+		}
+	}
+	return len(v) == 0
+}
+
+// appendRecordBinary appends the record as record_send writes it.
+func appendRecordBinary(dst, key, value []byte) []byte {
+	dst = binary.BigEndian.AppendUint32(dst, uint32(4+4+4+len(key)+4+4+len(value)))
+	dst = binary.BigEndian.AppendUint32(dst, 2)
+	dst = binary.BigEndian.AppendUint32(dst, oidVarchar)
+	dst = appendValue(dst, key)
+	dst = binary.BigEndian.AppendUint32(dst, oidText)
+	return appendValue(dst, value)
+}
+
+func appendComplete(dst []byte, rows int) []byte {
+	at := len(dst)
+	dst = append(dst, "C\x00\x00\x00\x00SELECT "...)
+	dst = strconv.AppendInt(dst, int64(rows), 10)
+	return finishMessage(append(dst, 0), at)
+}
+
+func appendReady(dst []byte, status byte) []byte {
+	return append(dst, 'Z', 0, 0, 0, 5, status)
+}

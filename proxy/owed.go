@@ -1,0 +1,211 @@
+package proxy
+
+import "sync"
+
+// entry is one message that was sent to the server and that it owes an answer to: the message's type, or entryStartup,
+// together with flags that say which of its answers the client must not see.
+type entry uint16
+
+const (
+	// entryStartup stands for the startup packet; the server pays with its first ReadyForQuery.
+	entryStartup entry = 0
+	// quietAnswer hides what the server answers when all is well.
+	quietAnswer entry = 1 << 8
+	// quietError hides an ErrorResponse.
+	quietError entry = 1 << 9
+	// quiet marks messages of the proxy's own, of which the client must see nothing.
+	quiet = quietAnswer | quietError
+)
+
+func (e entry) kind() byte { return byte(e) }
+
+// endsInReady says whether the server answers the message with a ReadyForQuery.
+func (e entry) endsInReady() bool {
+	switch e.kind() {
+	case 'Q', 'S', 'F', byte(entryStartup):
+		return true
+	}
+	return false
+}
+
+// owed is the account of what the server still has to answer. The client's side of a session pushes what it forwards,
+// before it writes it; the server's side settles entries as the answers pass. Its one purpose is that an answer of our own
+// waits for all that is in front of it, so it follows the server's rules for skipping messages: after an error in an
+// extended query everything up to Sync is discarded, and in COPY mode a Sync before CopyDone or CopyFail is.
+//
+// The zero value is not ready; see init. mu is a leaf lock: nothing else is locked while it is held.
+type owed struct {
+	mu   sync.Mutex
+	cond sync.Cond // signalled when the account becomes empty or a wait must be given up
+
+	entries []entry
+	head    int // entries[head:] are open
+
+	skipping   bool // the server discards everything until Sync
+	copyIn     bool // the server reads CopyData
+	delivering bool // answers were taken off the account but are not yet written to the client
+	closed     bool
+	started    bool   // the first ReadyForQuery was seen
+	status     byte   // transaction status of the last ReadyForQuery
+	txEnds     uint64 // how often a ReadyForQuery said that no transaction is open
+}
+
+func (o *owed) init() {
+	o.cond.L = &o.mu
+	o.status = 'I'
+	o.entries = append(make([]entry, 0, 8), entryStartup)
+}
+
+// push adds what is about to be sent. The caller holds mu.
+func (o *owed) push(e entry) {
+	k := e.kind()
+	switch {
+	case o.skipping:
+		if k != 'S' {
+			return
+		}
+		o.skipping = false
+	case o.copyIn:
+		if k == 'c' || k == 'f' {
+			o.copyIn = false
+			return
+		}
+		if k == 'S' {
+			return // the server ignores it while it copies
+		}
+	}
+	if (k == 'c' || k == 'f') && o.empty() {
+		return
+	}
+	if o.head == len(o.entries) {
+		o.entries, o.head = o.entries[:0], 0
+	}
+	o.entries = append(o.entries, e)
+}
+
+func (o *owed) empty() bool { return o.head == len(o.entries) }
+
+// front is the entry that the server answers now; ok is false when it owes nothing.
+func (o *owed) front() (e entry, ok bool) {
+	if o.empty() {
+		return 0, false
+	}
+	return o.entries[o.head], true
+}
+
+// pop takes the first entry off, and the end-of-copy marks behind it, which have no answer of their own.
+func (o *owed) pop() {
+	o.head++
+	for !o.empty() {
+		if k := o.entries[o.head].kind(); k != 'c' && k != 'f' {
+			return
+		}
+		o.head++
+	}
+	o.entries, o.head = o.entries[:0], 0
+}
+
+func (o *owed) popIf(kind byte) {
+	if e, ok := o.front(); ok && e.kind() == kind {
+		o.pop()
+	}
+}
+
+// hides says whether a message of this type, arriving now, must not reach the client. The caller holds mu.
+func (o *owed) hides(typ byte) bool {
+	e, ok := o.front()
+	if !ok || e&quiet == 0 {
+		return false
+	}
+	switch typ {
+	case 'N', 'A', 'S': // sent at any time, no answers
+		return false
+	case 'E':
+		return e&quietError != 0
+	}
+	return e&quietAnswer != 0
+}
+
+// answered settles the account with a message of the server; status is the body of a ReadyForQuery. The caller holds mu.
+func (o *owed) answered(typ, status byte) {
+	switch typ {
+	case '1':
+		o.popIf('P')
+	case '2':
+		o.popIf('B')
+	case '3':
+		o.popIf('C')
+	case 'T', 'n':
+		o.popIf('D')
+	case 'C', 's', 'I':
+		o.popIf('E')
+	case 'E':
+		o.failed()
+	case 'G', 'W':
+		o.copyStarted()
+	case 'Z':
+		o.ready(status)
+	}
+}
+
+// failed follows the server after an ErrorResponse: in an extended query it discards all messages up to Sync.
+func (o *owed) failed() {
+	o.copyIn = false
+	e, ok := o.front()
+	if !ok || e.endsInReady() {
+		return
+	}
+	for ; !o.empty(); o.head++ {
+		if o.entries[o.head].kind() == 'S' {
+			return
+		}
+	}
+	o.entries, o.head = o.entries[:0], 0
+	o.skipping = true
+}
+
+// copyStarted drops the Syncs that the client sent ahead of its CopyDone: the server ignores them.
+func (o *owed) copyStarted() {
+	if o.empty() {
+		return
+	}
+	kept := o.entries[:o.head+1]
+	rest := o.entries[o.head+1:]
+	o.copyIn = true
+	for i, e := range rest {
+		switch k := e.kind(); k {
+		case 'S':
+			continue
+		case 'c', 'f':
+			o.copyIn = false
+			o.entries = append(kept, rest[i+1:]...)
+			return
+		}
+		kept = append(kept, e)
+	}
+	o.entries = kept
+}
+
+func (o *owed) ready(status byte) {
+	for !o.empty() {
+		e, _ := o.front()
+		o.pop()
+		if e.endsInReady() {
+			break
+		}
+	}
+	o.copyIn = false
+	o.started = true
+	o.status = status
+	if status == 'I' {
+		o.txEnds++
+	}
+}
+
+// close gives up all waits.
+func (o *owed) close() {
+	o.mu.Lock()
+	o.closed = true
+	o.mu.Unlock()
+	o.cond.Broadcast()
+}

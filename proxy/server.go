@@ -1,0 +1,314 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/raftproxy/raftproxy/sqlrewrite"
+)
+
+// Config says how a Server works. Zero durations and limits take the default given with each.
+type Config struct {
+	// Upstream is the PostgreSQL server: host:port, or the absolute path of a unix socket.
+	Upstream string
+	// Table answers the calls.
+	Table  Table
+	Logger zerolog.Logger
+	// MaxClients bounds the sessions; beyond it a client gets 53300. Default 10,000.
+	MaxClients int
+	// StartupTimeout bounds the time from a client's connect to its session's first ReadyForQuery. Default 30 s.
+	StartupTimeout time.Duration
+	// SetTimeout bounds a set, and the wait of a linearizable read, unless the call says otherwise. Default 5 s.
+	SetTimeout time.Duration
+	// InspectLimit is the size in bytes of a Query or Parse message up to which it is looked into. Default 16 MiB.
+	InspectLimit int
+	// PlanCache is how many bytes of memory the cache of plans may take, roughly. Default 16 MiB.
+	PlanCache int
+	// Linearizable makes gets and lists see all that was acknowledged anywhere.
+	Linearizable bool
+}
+
+func (c *Config) setDefaults() {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	defInt := func(n *int, v int) {
+		if *n <= 0 {
+			*n = v
+		}
+	}
+	defInt(&c.MaxClients, 10_000)
+	defInt(&c.InspectLimit, 16<<20)
+	defInt(&c.PlanCache, 16<<20)
+	def(&c.StartupTimeout, 30*time.Second)
+	def(&c.SetTimeout, 5*time.Second)
+}
+
+// ErrServerClosed is returned by Serve after Shutdown.
+var ErrServerClosed = errors.New("proxy: server closed")
+
+// Server accepts clients and proxies each to the upstream. All methods are safe for concurrent use.
+type Server struct {
+	cfg         Config
+	network     string // of the upstream, for net.Dial
+	ctx         context.Context
+	cancel      context.CancelFunc
+	plans       *planCache // with standard_conforming_strings on
+	escapePlans *planCache // with it off
+	cancels     cancelRegistry
+
+	mu        sync.Mutex
+	listeners map[net.Listener]struct{}
+	conns     map[net.Conn]struct{} // clients in startup
+	sessions  map[*session]struct{}
+	draining  bool
+	wg        sync.WaitGroup // connections
+	changed   chan struct{}  // closed and replaced when a connection ends
+}
+
+// New makes a server. It fails on a Config that cannot work.
+func New(cfg Config) (*Server, error) {
+	if cfg.Table == nil {
+		return nil, errors.New("proxy: no table")
+	}
+	network := "unix"
+	if !filepath.IsAbs(cfg.Upstream) {
+		network = "tcp"
+		if _, _, err := net.SplitHostPort(cfg.Upstream); err != nil {
+			return nil, fmt.Errorf("proxy: upstream %q is neither host:port nor the absolute path of a unix socket", cfg.Upstream)
+		}
+	}
+	cfg.setDefaults()
+	s := &Server{
+		cfg: cfg, network: network,
+		plans:       newPlanCache(cfg.PlanCache, sqlrewrite.Options{StandardConformingStrings: true}),
+		escapePlans: newPlanCache(cfg.PlanCache/8, sqlrewrite.Options{}),
+		listeners:   map[net.Listener]struct{}{},
+		conns:       map[net.Conn]struct{}{},
+		sessions:    map[*session]struct{}{},
+		changed:     make(chan struct{}),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s, nil
+}
+
+// Serve accepts clients from l until Shutdown, and closes l. Several listeners may be served at the same time. It returns
+// ErrServerClosed after Shutdown and the listener's error otherwise.
+func (s *Server) Serve(l net.Listener) error {
+	defer l.Close()
+	s.mu.Lock()
+	if s.draining {
+		s.mu.Unlock()
+		return ErrServerClosed
+	}
+	s.listeners[l] = struct{}{}
+	s.mu.Unlock()
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			s.mu.Lock()
+			delete(s.listeners, l)
+			draining := s.draining
+			s.mu.Unlock()
+			if draining {
+				return ErrServerClosed
+			}
+			if isTemporary(err) {
+				s.cfg.Logger.Error().Err(err).Msg("cannot accept a client")
+				if s.pause(l) {
+					continue
+				}
+				return ErrServerClosed
+			}
+			return err
+		}
+		s.admit(c)
+	}
+}
+
+// acceptPause is how long Serve waits after a failure that may pass, such as having no descriptors left.
+const acceptPause = 100 * time.Millisecond
+
+// pause waits before the next accept and says whether to go on.
+func (s *Server) pause(l net.Listener) bool {
+	select {
+	case <-s.ctx.Done():
+	case <-time.After(acceptPause):
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.listeners[l] = struct{}{}
+	return !s.draining
+}
+
+func isTemporary(err error) bool {
+	var t interface{ Temporary() bool }
+	return errors.As(err, &t) && t.Temporary()
+}
+
+// admit starts a goroutine for a client.
+func (s *Server) admit(c net.Conn) {
+	s.mu.Lock()
+	if s.draining {
+		s.mu.Unlock()
+		c.Close()
+		return
+	}
+	tooMany := len(s.sessions)+len(s.conns) >= s.cfg.MaxClients
+	s.conns[c] = struct{}{}
+	s.wg.Add(1)
+	s.mu.Unlock()
+	go func() {
+		defer s.wg.Done()
+		defer s.forget(c)
+		s.serve(c, tooMany)
+	}()
+}
+
+func (s *Server) forget(c net.Conn) {
+	c.Close()
+	s.mu.Lock()
+	delete(s.conns, c)
+	close(s.changed)
+	s.changed = make(chan struct{})
+	s.mu.Unlock()
+}
+
+// serve brings a client through startup and runs its session.
+func (s *Server) serve(c net.Conn, tooMany bool) {
+	log := s.cfg.Logger.With().Str("client", c.RemoteAddr().String()).Logger()
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: keepAlive})
+	}
+	startup, err := s.readStartup(c)
+	if err != nil {
+		log.Debug().Err(err).Msg("client did not finish its startup packet")
+		return
+	}
+	if startup.cancelKey != nil {
+		s.cancelRequest(c, startup)
+		return
+	}
+	if tooMany {
+		reject(c, &pgError{code: codeTooManyConnections, message: "sorry, too many clients already"})
+		log.Warn().Int("max_clients", s.cfg.MaxClients).Msg("client refused: too many clients")
+		return
+	}
+	server, err := s.dial()
+	if err != nil {
+		log.Error().Err(err).Str("upstream", s.cfg.Upstream).Msg("cannot connect to postgres")
+		reject(c, &pgError{
+			code:    codeConnectionFailure,
+			message: "raftproxy could not connect to postgres at " + s.cfg.Upstream,
+			detail:  err.Error(),
+			hint:    "Check that this PostgreSQL server is running and that raftproxy's upstream setting names it.",
+		})
+		return
+	}
+	sess := newSession(s, c, server, log)
+	if !s.enter(sess, c) {
+		server.Close()
+		return
+	}
+	defer s.leave(sess)
+	if _, err := server.Write(startup.raw); err != nil {
+		server.Close()
+		return
+	}
+	timer := time.AfterFunc(s.cfg.StartupTimeout, sess.startupExpired)
+	defer timer.Stop()
+	sess.run()
+}
+
+const keepAlive = time.Minute
+
+func (s *Server) dial() (net.Conn, error) {
+	d := net.Dialer{Timeout: s.cfg.StartupTimeout, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAlive}}
+	return d.DialContext(s.ctx, s.network, s.cfg.Upstream)
+}
+
+// enter makes a client in startup a session.
+func (s *Server) enter(sess *session, c net.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return false
+	}
+	delete(s.conns, c)
+	s.sessions[sess] = struct{}{}
+	return true
+}
+
+func (s *Server) leave(sess *session) {
+	s.mu.Lock()
+	delete(s.sessions, sess)
+	s.mu.Unlock()
+}
+
+// reject ends a client in startup with an error.
+func reject(c net.Conn, e *pgError) {
+	_ = c.SetWriteDeadline(time.Now().Add(time.Second))
+	_, _ = c.Write(e.append(nil, "FATAL"))
+}
+
+// Sessions is the number of sessions.
+func (s *Server) Sessions() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.sessions)
+}
+
+// tooLarge counts and logs a statement that is forwarded unread because of its size.
+func (s *Server) tooLarge(sess *session, size int) {
+	sess.log.Warn().Int("bytes", size).Int("inspect_limit", s.cfg.InspectLimit).
+		Msg("statement too large to be looked into, forwarded as it is")
+}
+
+// Shutdown stops accepting, ends sessions as they become idle (57P01), and closes what is left when ctx ends. It returns
+// when all connections are closed; the error is ctx's if some had to be cut off.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.draining = true
+	for l := range s.listeners {
+		l.Close()
+	}
+	for c := range s.conns {
+		c.Close()
+	}
+	var sessions []*session
+	for sess := range s.sessions {
+		sessions = append(sessions, sess)
+	}
+	s.mu.Unlock()
+	for _, sess := range sessions {
+		sess.drain()
+	}
+	done := make(chan struct{})
+	go func() { s.wg.Wait(); close(done) }()
+	select {
+	case <-done:
+		s.cancel()
+		return nil
+	case <-ctx.Done():
+	}
+	s.cancel()
+	s.mu.Lock()
+	for sess := range s.sessions {
+		sess.abort()
+	}
+	for c := range s.conns {
+		c.Close()
+	}
+	s.mu.Unlock()
+	<-done
+	return ctx.Err()
+}
