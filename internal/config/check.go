@@ -128,8 +128,8 @@ func (s *Settings) checkLimits(f *faults) {
 	if s.DrainTimeout < 0 {
 		f.add("drain-timeout", "use 0s to close sessions at once", "%v is less than nothing", s.DrainTimeout)
 	}
-	if s.InspectLimit > maxStatement {
-		f.add("inspect-limit", "use at most 1GiB, the size of PostgreSQL's largest message", "%v is too large", s.InspectLimit)
+	if s.InspectLimit < 1 || s.InspectLimit > maxStatement {
+		f.add("inspect-limit", "use 1 to 1GiB, the size of PostgreSQL's largest message", "%v cannot be", s.InspectLimit)
 	}
 	if s.MaxValueSize < 1 || s.MaxValueSize > hardMaxValue {
 		f.add("max-value-size", "use 1 to 64MiB", "%v cannot be", s.MaxValueSize)

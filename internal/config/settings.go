@@ -21,9 +21,9 @@ type Settings struct {
 	RaftListen string   `name:"raft-listen" env:"RAFTPROXY_RAFT_LISTEN" placeholder:"HOST:PORT" group:"Group" help:"Address to bind for the other members, where it is not raft-address."`
 	DataDir    string   `name:"data-dir" env:"RAFTPROXY_DATA_DIR" placeholder:"DIR" group:"Group" help:"Directory of the Raft log and the snapshots. Made if missing."`
 	ShmPath    string   `name:"shm-path" env:"RAFTPROXY_SHM_PATH" placeholder:"PATH" group:"Group" help:"File of the shared-memory segment. Default: a path in /dev/shm that depends on data-dir."`
-	Listen     []string `name:"listen" env:"RAFTPROXY_LISTEN" default:"127.0.0.1:6432" placeholder:"ADDR" group:"Clients" help:"Where clients connect: host:port, or the absolute path of a unix socket. May repeat."`
-	Upstream   string   `name:"upstream" env:"RAFTPROXY_UPSTREAM" default:"127.0.0.1:5432" placeholder:"ADDR" group:"Clients" help:"The PostgreSQL server: host:port, or the absolute path of its unix socket."`
-	Admin      string   `name:"admin" env:"RAFTPROXY_ADMIN" default:"127.0.0.1:8001" placeholder:"HOST:PORT" group:"General" help:"Address of the admin HTTP endpoint, or off. It asks for no password: keep it on loopback."`
+	Listen     []string `name:"listen" env:"RAFTPROXY_LISTEN" default:"127.0.0.1:6432" group:"Clients" help:"Where clients connect: host:port, or the absolute path of a unix socket. May repeat."`
+	Upstream   string   `name:"upstream" env:"RAFTPROXY_UPSTREAM" default:"127.0.0.1:5432" group:"Clients" help:"The PostgreSQL server: host:port, or the absolute path of its unix socket."`
+	Admin      string   `name:"admin" env:"RAFTPROXY_ADMIN" default:"127.0.0.1:8001" group:"General" help:"Address of the admin HTTP endpoint, or off. It asks for no password: keep it on loopback."`
 
 	MaxClients     int           `name:"max-clients" env:"RAFTPROXY_MAX_CLIENTS" default:"10000" group:"Clients" help:"Client sessions at the same time; more are refused."`
 	StartupTimeout time.Duration `name:"startup-timeout" env:"RAFTPROXY_STARTUP_TIMEOUT" default:"30s" group:"Clients" help:"Time for a client to connect and log in."`

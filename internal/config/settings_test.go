@@ -195,6 +195,7 @@ func TestCheck(t *testing.T) {
 			[]string{"max-clients: 0", "max-in-flight: -1", "startup-timeout: 0s", "set-timeout: -1s", "drain-timeout: -1s"}},
 		{"sizes", good("--inspect-limit=2GiB", "--max-value-size=65MiB", "--quota=0"),
 			[]string{"inspect-limit: 2GiB", "max-value-size: 65MiB", "quota: 0"}},
+		{"no inspection", good("--inspect-limit=0"), []string{"inspect-limit: 0"}},
 		{"raft", good("--raft-rtt=1500us", "--raft-heartbeat-ticks=0", "--raft-election-ticks=0", "--raft-snapshot-entries=0"),
 			[]string{"raft-rtt: 1.5ms", "raft-heartbeat-ticks: 0", "raft-election-ticks: 0", "raft-snapshot-entries: 0"}},
 		{"elections too soon", good("--raft-heartbeat-ticks=5", "--raft-election-ticks=10"), []string{"raft-election-ticks: 10 is too short"}},

@@ -215,6 +215,13 @@ func (s *Server) Pid() int {
 	return s.proc.Pid()
 }
 
+// Done is closed when the postmaster of the latest start has ended.
+func (s *Server) Done() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.proc.Done()
+}
+
 // URL connects the superuser over TCP.
 func (s *Server) URL() string { return URL(s.Addr(), s.password) }
 
