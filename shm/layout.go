@@ -1,3 +1,5 @@
+//go:build !(mips || mips64 || ppc64 || s390x)
+
 // Package shm keeps a key-value table in a memory-mapped file: one process
 // writes it, and any number of goroutines and processes read it without locks
 // or system calls. It knows nothing of Raft, SQL or the network; an "applied
@@ -5,8 +7,9 @@
 //
 // # Layout
 //
-// One file is one generation of the table. All numbers are little-endian, and
-// offsets count bytes from the start of the file:
+// One file is one generation of the table. All numbers are little-endian (the
+// package does not build elsewhere), and offsets count bytes from the start of
+// the file:
 //
 //	header   256 bytes            see the struct header
 //	slots    8 bytes * slotCount  index by key: open addressing, linear probing
@@ -21,7 +24,9 @@
 // it. It says at which index it took effect and where the version before it of
 // the same key lies, always at a lower offset:
 //
-//	index u64 | prev u64 | content u64 | valueLen u32 | keyLen u32 | key | value | padding
+//	index u64 | prev u64 | content u64 | valueLen u32 | keyLen u32 | key | value | 1 to 8 zeros
+//
+// The zeros make every text value a string for C.
 //
 // # Protocol
 //
@@ -155,7 +160,7 @@ func (r *record) live() bool { return r.valueLen&tombstone == 0 }
 
 // sizeOf is the length in the arena of a record with such a key and value.
 func sizeOf(keyLen, valueLen uint64) uint64 {
-	return (recordSize + keyLen + valueLen + 7) &^ 7
+	return (recordSize + keyLen + valueLen + 8) &^ 7
 }
 
 // hashKey places a key in the slots. Eight bytes a step, folded through a

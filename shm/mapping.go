@@ -175,7 +175,7 @@ func (m *mapping) committed() (c counters, ok bool) {
 			}
 		}
 		if m.hdr.applied.Load() == applied {
-			return c, ok
+			return c, ok && c.keys <= uint64(len(m.slots))
 		}
 		ok = false
 	}

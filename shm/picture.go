@@ -73,8 +73,7 @@ type entry struct {
 }
 
 func (p *Picture) sorted() []entry {
-	// The slots bound what a damaged header may ask for.
-	entries := make([]entry, 0, min(p.c.keys, uint64(len(p.m.slots))))
+	entries := make([]entry, 0, p.c.keys)
 	p.m.each(p.c.applied, func(off uint64, r *record) bool {
 		entries = append(entries, entry{off: off})
 		return true
