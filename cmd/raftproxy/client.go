@@ -198,6 +198,7 @@ func writeStatus(w io.Writer, s admin.Status) error {
 	_, _ = fmt.Fprintf(t, "table\t%d keys, %d bytes of %v\n", s.Keys, s.Bytes, config.Size(s.Quota))
 	_, _ = fmt.Fprintf(t, "state hash\t%s\n", s.StateHash)
 	_, _ = fmt.Fprintf(t, "segment\t%s, generation %d\n", s.ShmPath, s.Generation)
+	_, _ = fmt.Fprintf(t, "disk\t%d MiB free\n", s.DiskFree>>20)
 	_, _ = fmt.Fprintf(t, "in flight\t%d sets and deletes\n", s.InFlight)
 	_, _ = fmt.Fprintf(t, "sessions\t%d\n", s.Sessions)
 	for _, m := range s.Members {

@@ -393,8 +393,8 @@ func TestReadinessOfASlowCheck(t *testing.T) {
 func TestStatusThereAndBack(t *testing.T) {
 	lag, yes := uint64(3), true
 	want := Status{
-		Version: "1", Sessions: 2, ReplicaID: 3, RaftAddress: "a:1", LeaderID: 4, Term: 5, AppliedIndex: 6, CommitLag: &lag, Keys: 7,
-		Bytes: 8, Quota: 9, InFlight: 10, StateHash: "h", Generation: 11, ShmPath: "/s", Ready: true, ReadyReason: "r",
+		Version: "1", Sessions: 2, ReplicaID: 3, RaftAddress: "a:1", LeaderID: 4, Term: 5, AppliedIndex: 6, CommitIndex: 9, CommitLag: &lag, Keys: 7,
+		Bytes: 8, Quota: 9, InFlight: 10, DiskFree: 12, StateHash: "h", Generation: 11, ShmPath: "/s", Ready: true, ReadyReason: "r",
 		Members: []Member{{ID: 1, Address: "a:1", Reachable: &yes, Self: true}, {ID: 2, Address: "b:1"}},
 	}
 	c := NewClient(serve(t, Options{Status: func() Status { return want }}))

@@ -13,11 +13,13 @@ type Status struct {
 	LeaderID     uint64   `json:"leader_id"` // 0: none known
 	Term         uint64   `json:"term"`
 	AppliedIndex uint64   `json:"applied_index"`
+	CommitIndex  uint64   `json:"commit_index"`         // as far as this node knows
 	CommitLag    *uint64  `json:"commit_lag,omitempty"` // entries committed and not applied here; nil: not known
 	Keys         uint64   `json:"keys"`
 	Bytes        uint64   `json:"bytes"` // of all keys and values
 	Quota        int64    `json:"quota"`
-	InFlight     int      `json:"in_flight"`
+	InFlight     int      `json:"in_flight"`  // sets and deletes of this node without an answer yet
+	DiskFree     uint64   `json:"disk_free"`  // bytes, where the Raft log is
 	StateHash    string   `json:"state_hash"` // equal on all members at one applied index
 	Generation   uint64   `json:"generation"` // of the shared-memory segment
 	ShmPath      string   `json:"shm_path"`

@@ -289,3 +289,33 @@ func FuzzYAML(f *testing.F) {
 		_, _ = parser.Parse(nil)
 	})
 }
+
+// TestDocumented compares docs/configuration.md with the struct: every setting has its row, with the right names, default
+// and meaning, and there is no other row.
+func TestDocumented(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got, want []string
+	for line := range strings.Lines(string(doc)) {
+		if strings.HasPrefix(line, "| `--") {
+			got = append(got, strings.TrimSpace(line))
+		}
+	}
+	for _, s := range All() {
+		yaml, value := "`"+s.Name+"`", "none"
+		if !known(s.Name) {
+			yaml = "none"
+		}
+		if s.Default != "" {
+			value = "`" + s.Default + "`"
+		}
+		want = append(want, "| `--"+s.Name+"` | `"+s.Env+"` | "+yaml+" | "+value+" | "+s.Help+" |")
+	}
+	slices.Sort(got) // the document has them by topic
+	slices.Sort(want)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Fatalf("docs/configuration.md (+) is not what the settings say (-):\n%s", diff)
+	}
+}

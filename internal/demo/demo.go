@@ -32,7 +32,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	g, err := group.Start(ctx, group.Options{
 		Binary: o.Binary, Nodes: o.Nodes, Dir: o.Dir, Templates: true,
-		Args: []string{"--log-format=console", "--drain-timeout=1s"},
+		Args: func(*group.Node) []string { return []string{"--log-format=console", "--drain-timeout=1s"} },
 	})
 	if err != nil {
 		if ctx.Err() != nil {
@@ -51,7 +51,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		}
 		return err
 	}
-	if _, err := io.WriteString(o.Out, text(g, leader)); err != nil {
+	if _, err := io.WriteString(o.Out, text(o.Binary, g, leader)); err != nil {
 		return err
 	}
 	return watch(ctx, g)
@@ -105,13 +105,13 @@ func watch(ctx context.Context, g *group.Group) error {
 }
 
 // text is what a person needs to use the group.
-func text(g *group.Group, leader *group.Node) string {
+func text(binary string, g *group.Group, leader *group.Node) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n%d nodes are ready. Node %d leads.\n\n", len(g.Nodes()), leader.ID)
 	for _, n := range g.Nodes() {
 		host, port, _ := net.SplitHostPort(n.Listen)
 		fmt.Fprintf(&b, "  node %d:  psql -h %s -p %s -U %s %s\n", n.ID, host, port, pgtest.Superuser, pgtest.DefaultDatabase)
-		fmt.Fprintf(&b, "           raftproxy status --admin %s\n", n.Admin)
+		fmt.Fprintf(&b, "           %s status --admin %s\n", binary, n.Admin)
 	}
 	b.WriteString(`
 Try on one node:

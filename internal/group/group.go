@@ -22,12 +22,12 @@ const maxTries = 10
 
 // Options of a group.
 type Options struct {
-	Binary    string         // of raftproxy
-	Nodes     int            // how many
-	Dir       string         // where the group's directory is put; default: the place for temporary files
-	Args      []string       // further arguments of "serve", after ours
-	Postgres  pgtest.Options // of every node's server; Dir is ours
-	Templates bool           // keep the data directories made by initdb inside of the group's directory, so that nothing stays
+	Binary    string               // of raftproxy
+	Nodes     int                  // how many
+	Dir       string               // where the group's directory is put; default: the place for temporary files
+	Args      func(*Node) []string // further arguments of "serve", after ours, asked at every start; nil: none
+	Postgres  pgtest.Options       // of every node's server; Dir is ours
+	Templates bool                 // keep the data directories made by initdb inside of the group's directory, so that nothing stays
 }
 
 // Group is a running group. Its methods are safe for concurrent use, those of one Node are not with each other.

@@ -57,6 +57,9 @@ func (n *Node) startPostgres(ctx context.Context) error {
 	return err
 }
 
+// Dir is the node's own directory, removed with the group.
+func (n *Node) Dir() string { return n.dir }
+
 // DataDir is where the node keeps its log and snapshots.
 func (n *Node) DataDir() string { return filepath.Join(n.dir, "raft") }
 
@@ -85,10 +88,14 @@ func (n *Node) Running() bool { return n.proc != nil && n.proc.Running() }
 
 // Args are the arguments that the node is started with.
 func (n *Node) Args() []string {
-	return append([]string{
+	args := []string{
 		"serve", "--node-id", strconv.FormatUint(n.ID, 10), "--peers", n.group.peers(), "--data-dir", n.DataDir(),
 		"--shm-path", n.ShmPath(), "--listen", n.Listen, "--upstream", n.Postgres.Addr(), "--admin", n.Admin,
-	}, n.group.o.Args...)
+	}
+	if n.group.o.Args != nil {
+		args = append(args, n.group.o.Args(n)...)
+	}
+	return args
 }
 
 // launch starts the process and does not wait for it.
