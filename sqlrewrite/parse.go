@@ -2,18 +2,160 @@
 // is, and what the calls do. It is pure: no I/O, no clock, and no knowledge of sessions or of the table.
 package sqlrewrite
 
-// Parse says what a simple-query text or the text of a Parse message contains. The plan shares no
-// memory with a caller's buffer beyond text itself. It never fails: what cannot be read is ClassNone.
+import (
+	"slices"
+	"strings"
+	"sync"
+	"unicode/utf8"
+
+	pg_query "github.com/pganalyze/pg_query_go/v6"
+)
+
+// maxText is a bound for the parser's 32-bit offsets; callers have far smaller ones.
+const maxText = 1 << 30
+
+// Parse says what a simple-query text or the text of a Parse message contains. It never fails: what
+// PostgreSQL's parser cannot read, or must not be given for its size or shape, is ClassNone, and so is
+// a text that is not UTF-8 or has a zero byte in it. The plan keeps parts of text alive. It is safe for
+// concurrent use; very large texts are parsed one at a time.
 func Parse(text string, o Options) *Plan {
-	return &Plan{}
+	if len(text) > maxText || !utf8.ValidString(text) || strings.IndexByte(text, 0) >= 0 {
+		return &Plan{}
+	}
+	s := look(text, o)
+	if !s.ok || len(s.names) == 0 {
+		return &Plan{}
+	}
+	tree, err := parseTree(masked(text, s.escapes), s.tokens)
+	if err != nil {
+		return &Plan{}
+	}
+	p := planner{text: text, survey: s, position: positions{text: text}}
+	return p.plan(tree.Stmts)
 }
 
-// ResolveParams combines the types that a Parse message declares with those that the text deduces. It
-// gives the type OID of every parameter; 0 where neither says anything.
-func (l *Local) ResolveParams(declared []uint32) (types []uint32, refusal *Refusal) {
-	return append([]uint32(nil), declared...), nil
+var bigTexts sync.Mutex
+
+func parseTree(text string, tokens int) (*pg_query.ParseResult, error) {
+	if tokens >= bigText {
+		bigTexts.Lock()
+		defer bigTexts.Unlock()
+	}
+	return pg_query.Parse(text)
 }
 
-// RefuseParams gives the error of a text that uses parameters where there can be none (a simple
-// query), or nil if it uses none.
-func (l *Local) RefuseParams() *Refusal { return nil }
+// masked replaces the insides of constants that the parser would read in another way than the session
+// does. Every byte keeps its place.
+func masked(text string, insides []span) string {
+	if len(insides) == 0 {
+		return text
+	}
+	b := []byte(text)
+	for _, in := range insides {
+		for i := in.start; i < in.end; i++ {
+			b[i] = 'x'
+		}
+	}
+	return string(b)
+}
+
+// planner makes the plan of one text.
+type planner struct {
+	text     string
+	survey   survey
+	position positions
+}
+
+func (p *planner) plan(stmts []*pg_query.RawStmt) *Plan {
+	plan := &Plan{Statements: make([]Statement, 0, len(stmts))}
+	for _, raw := range stmts {
+		start, end := int(raw.StmtLocation), len(p.text)
+		if raw.StmtLen > 0 {
+			end = start + int(raw.StmtLen)
+		}
+		s := p.statement(raw, start, end)
+		s.Start, s.End = start, end
+		plan.Class = max(plan.Class, s.Class)
+		plan.Statements = append(plan.Statements, s)
+	}
+	if plan.Class == ClassNone {
+		return &Plan{}
+	}
+	return plan
+}
+
+// statement classifies the statement in [start, end).
+func (p *planner) statement(raw *pg_query.RawStmt, start, end int) Statement {
+	names := within(p.survey.names, start, end)
+	if len(names) == 0 {
+		return Statement{}
+	}
+	calls := findCalls(raw, names)
+	if len(calls) == 0 {
+		return Statement{}
+	}
+	if isDefinition(raw.Stmt) {
+		return Statement{Class: ClassStored}
+	}
+	local, refusal := p.local(raw.Stmt.GetSelectStmt(), calls)
+	if refusal == nil {
+		refusal = p.unfaithful(calls[0], start, end)
+	}
+	if refusal != nil {
+		return Statement{Class: ClassRefused, Refusal: refusal}
+	}
+	return Statement{Class: ClassLocal, Local: local}
+}
+
+// unfaithful refuses a statement whose local answer would lack something that postgres says.
+func (p *planner) unfaithful(first site, start, end int) *Refusal {
+	pos := p.position.of(int(first.call.Location))
+	if len(within(p.survey.long, start, end)) > 0 {
+		return refuseLongName(pos)
+	}
+	i, _ := slices.BinarySearchFunc(p.survey.escapes, start, func(in span, at int) int { return in.start - at })
+	if i < len(p.survey.escapes) && p.survey.escapes[i].start < end {
+		return refuseBackslash(pos)
+	}
+	return nil
+}
+
+// within gives the part of sorted offsets in [start, end).
+func within(offsets []int, start, end int) []int {
+	i, _ := slices.BinarySearch(offsets, start)
+	j, _ := slices.BinarySearch(offsets, end)
+	return offsets[i:max(i, j)]
+}
+
+// isDefinition reports whether postgres keeps the statement's expressions as part of an object.
+func isDefinition(n *pg_query.Node) bool {
+	switch s := n.GetNode().(type) {
+	case *pg_query.Node_CreateTableAsStmt:
+		return s.CreateTableAsStmt.Objtype == pg_query.ObjectType_OBJECT_MATVIEW
+	case *pg_query.Node_ViewStmt, *pg_query.Node_CreateFunctionStmt, *pg_query.Node_CreateTrigStmt,
+		*pg_query.Node_RuleStmt, *pg_query.Node_CreatePolicyStmt, *pg_query.Node_AlterPolicyStmt,
+		*pg_query.Node_CreateStmt, *pg_query.Node_CreateForeignTableStmt, *pg_query.Node_AlterTableStmt,
+		*pg_query.Node_IndexStmt, *pg_query.Node_CreateStatsStmt, *pg_query.Node_CreateDomainStmt,
+		*pg_query.Node_AlterDomainStmt, *pg_query.Node_CreateSchemaStmt, *pg_query.Node_CreatePublicationStmt,
+		*pg_query.Node_AlterPublicationStmt:
+		return true
+	}
+	return false
+}
+
+// positions turns byte offsets into the positions of PostgreSQL's messages: characters, from 1. Asked
+// in ascending order it reads the text once.
+type positions struct {
+	text         string
+	offset, past int
+}
+
+func (p *positions) of(offset int) int {
+	offset = min(max(offset, 0), len(p.text))
+	if offset < p.offset {
+		p.offset, p.past = 0, 0
+	}
+	p.past += utf8.RuneCountInString(p.text[p.offset:offset])
+	p.offset = offset
+	return p.past + 1
+}

@@ -61,7 +61,7 @@ type Local struct {
 	// Params[i] is the type that the text deduces for $i+1.
 	Params []ParamType
 
-	uses []paramUse
+	calls []call // in the order in which they are analysed
 }
 
 // Column is one output column.
@@ -119,8 +119,3 @@ const (
 	// ParamTimeout is int4 (23).
 	ParamTimeout
 )
-
-type paramUse struct {
-	param int
-	pos   int
-}

@@ -1,0 +1,90 @@
+package sqlrewrite
+
+import (
+	"slices"
+
+	pg_query "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// site is a call and where it stands.
+type site struct {
+	call *pg_query.FuncCall
+	// around are the nodes around the call, the statement first.
+	around []step
+}
+
+// step is a node and the field of it that leads on to the call.
+type step struct {
+	node  protoreflect.Message
+	field protoreflect.Name
+}
+
+// findCalls walks the whole statement and gives every call whose name stands at one of the places, in
+// the order of the text.
+func findCalls(raw *pg_query.RawStmt, names []int) []site {
+	w := walker{names: names}
+	w.message(raw.ProtoReflect())
+	slices.SortFunc(w.sites, func(a, b site) int { return int(a.call.Location - b.call.Location) })
+	return w.sites
+}
+
+type walker struct {
+	names []int
+	path  []step
+	sites []site
+}
+
+func (w *walker) message(m protoreflect.Message) {
+	if call, ok := m.Interface().(*pg_query.FuncCall); ok && w.isOurs(call) {
+		w.sites = append(w.sites, site{call, slices.Clone(w.path)})
+	}
+	m.Range(func(field protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		if field.Message() == nil {
+			return true
+		}
+		// A Node is a wrapper around one other node and says nothing by itself.
+		_, wrapper := m.Interface().(*pg_query.Node)
+		if !wrapper {
+			w.path = append(w.path, step{m, field.Name()})
+		}
+		if field.IsList() {
+			for i, list := 0, v.List(); i < list.Len(); i++ {
+				w.message(list.Get(i).Message())
+			}
+		} else {
+			w.message(v.Message())
+		}
+		if !wrapper {
+			w.path = w.path[:len(w.path)-1]
+		}
+		return true
+	})
+}
+
+// isOurs reports whether a call is one of raftable or public.raftable, written so that it can be read.
+func (w *walker) isOurs(call *pg_query.FuncCall) bool {
+	if _, found := slices.BinarySearch(w.names, int(call.Location)); !found {
+		return false
+	}
+	switch name := call.Funcname; len(name) {
+	case 1:
+		return name[0].GetString_().GetSval() == word
+	case 2:
+		return name[0].GetString_().GetSval() == "public" && name[1].GetString_().GetSval() == word
+	}
+	return false
+}
+
+// has reports whether m has no other fields set than those named. A field that nobody thought of makes
+// a node something else than what it looks like.
+func has(m proto.Message, fields ...protoreflect.Name) bool {
+	only := true
+	r := m.ProtoReflect()
+	r.Range(func(field protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
+		only = slices.Contains(fields, field.Name())
+		return only
+	})
+	return only && len(r.GetUnknown()) == 0
+}
