@@ -65,7 +65,7 @@ func (n *Node) execute(ctx context.Context, op opcode, key, value []byte) error 
 
 // run returns when the outcome is known or the time is up.
 func (p *proposal) run(ctx context.Context) *Error {
-	patience := p.n.patience()
+	patience := p.n.patience() + time.Duration(len(p.bytes)/slowBytes)*time.Second
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	for {
@@ -76,8 +76,8 @@ func (p *proposal) run(ctx context.Context) *Error {
 			rs, err := p.propose(patience)
 			switch {
 			case err == nil:
-				answer = rs.ResultC()
-				patience = min(2*patience, maxPatience)
+				answer = rs.AppliedC()
+				patience = min(2*patience, max(patience, maxPatience))
 			case errors.Is(err, errClosed):
 				return p.outcome(err)
 			default:
@@ -153,7 +153,7 @@ func (a *attempt) surelyDropped() bool {
 		return true
 	}
 	select {
-	case result := <-a.rs.ResultC():
+	case result := <-a.rs.AppliedC():
 		a.dropped = result.Dropped()
 	default:
 	}
@@ -174,6 +174,10 @@ func (n *Node) errNotProposed(cause error) *Error {
 // maxPatience bounds how long an answer may be overdue before the command is
 // proposed again.
 const maxPatience = 8 * time.Second
+
+// slowBytes is how much of a command may take a second on its way to the leader,
+// the others and their disks.
+const slowBytes = 4 << 20
 
 // patience is how long an answer is waited for at first: a message may be lost
 // without a change of leader, but a new leader is the usual reason.
@@ -220,7 +224,7 @@ func (n *Node) barrier(ctx context.Context) *Error {
 			rs, err := n.readIndex(wait)
 			switch {
 			case err == nil:
-				answer = rs.ResultC()
+				answer = rs.AppliedC()
 			case errors.Is(err, errClosed):
 				return n.errNoRead(err)
 			default:

@@ -97,8 +97,11 @@ func (n *Node) checkQuota(key, value []byte) *Error {
 		return nil
 	}
 	// What takes no more room than what it replaces is always allowed.
-	if old, ok := n.reader.Get(nil, key); ok && len(value) <= len(old) {
-		return nil
+	if old, ok := n.reader.Get(nil, key); ok {
+		more := int64(len(value) - len(old))
+		if more <= 0 || used+pending+more <= n.cfg.Quota {
+			return nil
+		}
 	}
 	return errQuota(n.cfg.Quota)
 }
