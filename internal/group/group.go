@@ -140,7 +140,9 @@ func (g *Group) Leader(ctx context.Context) (*Node, error) {
 			if !n.Running() {
 				continue
 			}
-			s, err := n.Client().Status(ctx)
+			asking, cancel := n.asking(ctx)
+			s, err := n.Client().Status(asking)
+			cancel()
 			if err != nil || s.LeaderID == 0 || s.LeaderID > uint64(len(g.nodes)) {
 				continue
 			}

@@ -21,6 +21,7 @@ const (
 	readyLimit = 90 * time.Second // with a race-enabled binary on a machine that is busy
 	stopGrace  = 30 * time.Second
 	portLimit  = 30 * time.Second // for a port of a node that was stopped to become free again
+	askLimit   = 5 * time.Second  // for one answer of the admin endpoint
 	pollEvery  = 20 * time.Millisecond
 	logTail    = 4 << 10
 )
@@ -146,9 +147,26 @@ func (n *Node) waitAlive(ctx context.Context) error {
 		if err := n.ended(); err != nil {
 			return permanent{err}
 		}
+		ctx, cancel := n.asking(ctx)
+		defer cancel()
 		_, err := n.client.Status(ctx)
 		return err
 	})
+}
+
+// asking bounds one question to the admin endpoint. It ends with the process too: where that could not bind the port,
+// somebody else holds it, who may never answer.
+func (n *Node) asking(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	done := n.proc.Done()
+	go func() {
+		select {
+		case <-done:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
 }
 
 // WaitReady waits until the node says that it is ready; an end of its process is an error.
@@ -159,6 +177,8 @@ func (n *Node) WaitReady(ctx context.Context) error {
 		if err := n.ended(); err != nil {
 			return permanent{err}
 		}
+		ctx, cancel := n.asking(ctx)
+		defer cancel()
 		r, err := n.client.Readiness(ctx)
 		if err == nil && !r.Ready {
 			err = fmt.Errorf("%+v", r.Checks)
