@@ -22,6 +22,7 @@ type argument struct {
 	name    string // in named notation
 	namePos int
 	pos     int
+	isParam bool
 	param   int
 	null    bool
 	value   string
@@ -49,10 +50,7 @@ func (p *planner) readCall(fn *pg_query.FuncCall) (call, *Refusal) {
 		return call{}, refusePlace(c.pos)
 	}
 	for _, n := range fn.Args {
-		a, refusal, ok := p.readArgument(n)
-		if refusal != nil {
-			return call{}, refusal
-		}
+		a, ok := p.readArgument(n)
 		if !ok {
 			return call{}, refuseArgument(c.pos)
 		}
@@ -70,10 +68,10 @@ func funcName(fn *pg_query.FuncCall) string {
 }
 
 // readArgument is not ok for an argument that is neither a constant nor a parameter.
-func (p *planner) readArgument(n *pg_query.Node) (a argument, refusal *Refusal, ok bool) {
+func (p *planner) readArgument(n *pg_query.Node) (a argument, ok bool) {
 	if named := n.GetNamedArgExpr(); named != nil {
 		if !has(named, "arg", "name", "argnumber", "location") || named.Argnumber != -1 {
-			return a, nil, false
+			return a, false
 		}
 		a.name, a.namePos = named.Name, p.position.of(int(named.Location))
 		n = named.Arg
@@ -81,7 +79,7 @@ func (p *planner) readArgument(n *pg_query.Node) (a argument, refusal *Refusal, 
 	for cast := n.GetTypeCast(); cast != nil; cast = n.GetTypeCast() {
 		oid := castTo(cast)
 		if oid == oidUnresolved {
-			return a, nil, false
+			return a, false
 		}
 		a.casts = append(a.casts, oid)
 		n = cast.Arg
@@ -90,21 +88,12 @@ func (p *planner) readArgument(n *pg_query.Node) (a argument, refusal *Refusal, 
 	switch n := n.GetNode().(type) {
 	case *pg_query.Node_ParamRef:
 		a.param, a.pos = int(n.ParamRef.Number), p.position.of(int(n.ParamRef.Location))
-		ok = has(n.ParamRef, "number", "location")
-		if ok && (a.param < 1 || a.param > maxParams) {
-			return a, noParameter(a.param, a.pos), true
-		}
+		a.isParam, ok = true, has(n.ParamRef, "number", "location")
 	case *pg_query.Node_AConst:
 		a.pos = p.position.of(int(n.AConst.Location))
 		ok = p.readConstant(&a, n.AConst)
 	}
-	if !ok || !a.castsAgree() {
-		return a, nil, false
-	}
-	if len(a.casts) > 0 && a.casts[0] == oidInt4 && a.oid == oidUnresolved && a.param == 0 {
-		refusal = a.toInt4()
-	}
-	return a, refusal, true
+	return a, ok && a.castsAgree()
 }
 
 // castTo is the type of a cast that is understood, or 0.
@@ -201,8 +190,8 @@ func (a *argument) toInt4() *Refusal {
 	s := strings.Trim(a.value, " \t\n\v\f\r")
 	digits := strings.TrimPrefix(strings.TrimPrefix(s, "-"), "+")
 	if len(s)-len(digits) > 1 || digits == "" || strings.Trim(digits, "0123456789") != "" {
-		if strings.ContainsAny(digits, "_xXoObB") {
-			return refuseArgument(a.pos) // newer versions of PostgreSQL read some of these
+		if strings.HasPrefix(digits, "0") || strings.Contains(digits, "_") {
+			return refuseArgument(a.pos) // newer versions of PostgreSQL read 0x10 and 1_000
 		}
 		return fail(a.pos, "22P02", "invalid input syntax for type integer: \"%s\"", a.value)
 	}

@@ -98,8 +98,8 @@ func (p *planner) outputs(targets []*pg_query.Node, r relation) ([]Column, *Refu
 		}
 		for _, place := range places {
 			col := Column{Name: columnName(target.Name, name), Op: OpKey + Op(place)}
-			if len(places) > 1 || name == "" {
-				col.Name = columnName(target.Name, r.columns[place])
+			if name == "" {
+				col.Name = r.columns[place] // a star takes no alias; PostgreSQL ignores it
 			}
 			columns = append(columns, col)
 		}

@@ -30,25 +30,19 @@ type token struct {
 	count      int // for kOp: how many operators the parser's lexer makes of it
 }
 
-// span is a byte range.
-type span struct{ start, end int }
-
 // lexer cuts text into tokens at the places where PostgreSQL's lexer does. Where the text is not SQL
-// it may cut elsewhere: such a text is not parsed into a tree. Its time is linear in the text.
+// it may cut elsewhere: such a text is not parsed into a tree. Its time is linear in the text, also
+// where PostgreSQL's is not, as in nested comments.
 type lexer struct {
 	text string
 	at   int
 	// backslashes says that plain quoted constants have backslash escapes.
 	backslashes bool
-	// escapes are the insides of plain quoted constants that hold a backslash; kept only with
-	// backslashes set.
-	escapes []span
-	// runEnd is the end of the latest run of operator characters, comments taken as such.
-	runEnd int
-	// reread is how many bytes PostgreSQL's lexer looks at beyond one look at each: it takes a run of
-	// operator characters as a whole for every operator and comment that begins in it, so its time is
-	// quadratic in texts like /*/*/*.
-	reread int
+	// escapes are the places of plain quoted constants that hold a backslash escape.
+	escapes []int
+	// clean is the text as the parser should see it, byte for byte in place: comments are blanks and
+	// the insides of escapes are nothing. Nil while that is the text itself.
+	clean []byte
 }
 
 // quoting says what can stand between the quotes of a constant.
@@ -133,7 +127,11 @@ func (l *lexer) skipBlanks() bool {
 }
 
 // lineComment moves to the end of the line, which is not part of the comment.
-func (l *lexer) lineComment() { l.at = lineEnd(l.text, l.at) }
+func (l *lexer) lineComment() {
+	start := l.at
+	l.at = lineEnd(l.text, l.at)
+	l.replace(start, l.at, ' ')
+}
 
 func lineEnd(text string, i int) int {
 	for i < len(text) && text[i] != '\n' && text[i] != '\r' {
@@ -148,13 +146,13 @@ func (l *lexer) blockComment() bool {
 	for i := l.at; i+1 < len(l.text); {
 		switch c, d := l.text[i], l.text[i+1]; {
 		case c == '/' && d == '*':
-			l.countRun(i)
 			depth++
 			i += 2
 		case c == '*' && d == '/':
 			depth--
 			i += 2
 			if depth == 0 {
+				l.replace(l.at, i, ' ')
 				l.at = i
 				return true
 			}
@@ -165,15 +163,14 @@ func (l *lexer) blockComment() bool {
 	return false
 }
 
-// countRun notes that PostgreSQL's lexer looks at the rest of the run of operator characters at i.
-func (l *lexer) countRun(i int) {
-	if i >= l.runEnd {
-		l.runEnd = i
-		for l.runEnd < len(l.text) && classes[l.text[l.runEnd]] == cOp {
-			l.runEnd++
-		}
+// replace hides a part of the text from the parser.
+func (l *lexer) replace(start, end int, by byte) {
+	if l.clean == nil {
+		l.clean = []byte(l.text)
 	}
-	l.reread += l.runEnd - i
+	for i := start; i < end; i++ {
+		l.clean[i] = by
+	}
 }
 
 // word reads what begins with a letter: an identifier, or a constant with a prefix.
@@ -226,9 +223,8 @@ func (l *lexer) number() {
 // without one of the characters that SQL itself does not use a trailing + or - is not part of the
 // operator but one of its own.
 func (l *lexer) operators() (count int) {
-	l.countRun(l.at)
 	end := l.at
-	for end < l.runEnd && !startsComment(l.text[end:]) {
+	for end < len(l.text) && classes[l.text[end]] == cOp && !startsComment(l.text[end:]) {
 		end++
 	}
 	run := l.text[l.at:end]
@@ -305,13 +301,14 @@ func (l *lexer) quotedString(q quoting) kind {
 			return kBad
 		}
 		if escaped && q == qPlain {
-			l.escapes = append(l.escapes, span{inside, l.at - 1})
+			l.escapes = append(l.escapes, inside)
+			l.replace(inside, l.at-1, 'x')
 		}
 		next, ok := continuation(l.text, l.at)
 		if !ok {
 			return kString
 		}
-		l.at = next
+		l.hideComments(next)
 	}
 }
 
@@ -354,6 +351,17 @@ func continuation(text string, i int) (quote int, ok bool) {
 		}
 	}
 	return 0, false
+}
+
+// hideComments moves to the quote that continues a constant.
+func (l *lexer) hideComments(quote int) {
+	for l.at < quote {
+		if startsComment(l.text[l.at:]) {
+			l.lineComment()
+		} else {
+			l.at++
+		}
+	}
 }
 
 // dollar reads a parameter, a dollar-quoted constant or a lone dollar sign.

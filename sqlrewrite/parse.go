@@ -26,7 +26,7 @@ func Parse(text string, o Options) *Plan {
 	if !s.ok || len(s.names) == 0 {
 		return &Plan{}
 	}
-	tree, err := parseTree(masked(text, s.escapes), s.tokens)
+	tree, err := parseTree(s.text, s.tokens)
 	if err != nil {
 		return &Plan{}
 	}
@@ -42,21 +42,6 @@ func parseTree(text string, tokens int) (*pg_query.ParseResult, error) {
 		defer bigTexts.Unlock()
 	}
 	return pg_query.Parse(text)
-}
-
-// masked replaces the insides of constants that the parser would read in another way than the session
-// does. Every byte keeps its place.
-func masked(text string, insides []span) string {
-	if len(insides) == 0 {
-		return text
-	}
-	b := []byte(text)
-	for _, in := range insides {
-		for i := in.start; i < in.end; i++ {
-			b[i] = 'x'
-		}
-	}
-	return string(b)
 }
 
 // planner makes the plan of one text.
@@ -113,8 +98,7 @@ func (p *planner) unfaithful(first site, start, end int) *Refusal {
 	if len(within(p.survey.long, start, end)) > 0 {
 		return refuseLongName(pos)
 	}
-	i, _ := slices.BinarySearchFunc(p.survey.escapes, start, func(in span, at int) int { return in.start - at })
-	if i < len(p.survey.escapes) && p.survey.escapes[i].start < end {
+	if len(within(p.survey.escapes, start, end)) > 0 {
 		return refuseBackslash(pos)
 	}
 	return nil

@@ -77,7 +77,7 @@ func (l *Local) ResolveParams(declared []uint32) (types []uint32, refusal *Refus
 func (l *Local) RefuseParams() *Refusal {
 	for _, c := range l.calls {
 		for _, a := range c.args {
-			if a.param != 0 {
+			if a.isParam {
 				return noParameter(a.param, a.pos)
 			}
 		}
@@ -118,14 +118,22 @@ func (r *resolver) param(n int) *uint32 {
 }
 
 // actualTypes gives the types of the arguments before it is known what is called. A cast settles the
-// type of an open parameter.
+// type of an open parameter and converts a constant.
 func (r *resolver) actualTypes(c *call) ([]uint32, *Refusal) {
 	actual := make([]uint32, len(c.args))
 	for i := range c.args {
 		a := &c.args[i]
 		actual[i] = a.textType()
-		if a.param == 0 {
+		if !a.isParam {
+			if actual[i] == oidInt4 && a.oid == oidUnresolved {
+				if refusal := a.toInt4(); refusal != nil {
+					return nil, refusal
+				}
+			}
 			continue
+		}
+		if a.param < 1 || a.param > maxParams {
+			return nil, noParameter(a.param, a.pos)
 		}
 		has := r.param(a.param)
 		if len(a.casts) == 0 {
@@ -232,7 +240,7 @@ func (r *resolver) settle(c *call, actual []uint32) *Refusal {
 		if actual[i] != oidUnresolved {
 			continue
 		}
-		if a.param == 0 {
+		if !a.isParam {
 			if wanted == oidInt4 {
 				if refusal := a.toInt4(); refusal != nil {
 					return refusal

@@ -7,8 +7,11 @@ type survey struct {
 	names []int
 	// long are the places of identifiers that postgres may cut short, with a notice.
 	long []int
-	// escapes are the insides of the plain constants with a backslash escape.
-	escapes []span
+	// escapes are the places of the plain constants with a backslash escape.
+	escapes []int
+	// text is what the parser should see: every byte in its place, but comments are blanks, and
+	// constants that the parser would read in another way than the session does are replaced.
+	text string
 	// tokens is the number of tokens, at least what the parser counts.
 	tokens int
 	// depth bounds how deep the parse tree can be, see depthMeter.
@@ -27,6 +30,7 @@ func look(text string, o Options) survey {
 		lex   = lexer{text: text, backslashes: !o.StandardConformingStrings}
 		meter depthMeter
 		name  qualifiedName
+		last  kind
 	)
 	meter.reset()
 	for {
@@ -44,11 +48,19 @@ func look(text string, o Options) survey {
 		if isIdent(t.kind) && t.end-t.start > maxIdent {
 			s.long = append(s.long, t.start)
 		}
+		if t.kind == kString && last == kString {
+			// Without its comment, 'a' /* */ 'b' would be one constant if there is a line end in it.
+			return survey{}
+		}
+		last = t.kind
 		meter.add(text, t)
 	}
 	s.depth = meter.finish()
-	s.escapes = lex.escapes
-	s.ok = s.depth <= depthLimit && int64(s.depth)*int64(len(text)) <= maxWork && lex.reread <= 8*len(text)+1<<16
+	s.escapes, s.text = lex.escapes, text
+	if lex.clean != nil {
+		s.text = string(lex.clean)
+	}
+	s.ok = s.depth <= depthLimit && int64(s.depth)*int64(len(text)) <= maxWork
 	return s
 }
 
