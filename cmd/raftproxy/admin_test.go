@@ -3,12 +3,16 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/raftproxy/raftproxy/internal/admin"
 	"github.com/raftproxy/raftproxy/internal/group"
@@ -28,7 +32,7 @@ func TestCommandsAndSQLAgree(t *testing.T) {
 	mustPsql(t, n.URL(), `select raftable('by SQL', E'tab\there\nline \\ end')`)
 	ask("set", "..", "é").check(t, 0, "", "")
 
-	if out := mustPsql(t, n.URL(), "select raftable('by/command') || raftable('..')"); out != "a bé" {
+	if out := mustPsql(t, n.URL(), "select raftable('by/command'), raftable('..')"); out != "a b|é" {
 		t.Errorf("SQL sees %q", out)
 	}
 	ask("get", "by/command").check(t, 0, "a b\n", "")
@@ -176,14 +180,32 @@ func TestHealthAndReadiness(t *testing.T) {
 	if r.code != 1 || !strings.Contains(r.errOut, "SQLSTATE 55000") && !strings.Contains(r.errOut, "SQLSTATE 40003") {
 		t.Errorf("set without a quorum: %+v", r)
 	}
-	runProgram(t, nil, "get", "k", "--admin", n.Admin).check(t, 0, "v\n", "")
-	if out := mustPsql(t, n.URL(), "select 1"); out != "1" {
-		t.Errorf("PostgreSQL without a quorum of the table: %q", out)
-	}
+	checkWithoutQuorum(t, n)
 	for _, other := range g.Nodes()[1:] {
 		if err := other.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
 	wait(200, `"ready":true`)
+}
+
+// checkWithoutQuorum uses one session: a set fails without breaking it, local reads and PostgreSQL go on.
+func checkWithoutQuorum(t *testing.T, n *group.Node) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), n.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(t.Context()) }()
+	_, err = conn.Exec(t.Context(), "select raftable('k', 'w')")
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || pg.Code != "55000" && pg.Code != "40003" {
+		t.Errorf("set without a quorum: %v", err)
+	}
+	for sql, want := range map[string]string{"select raftable('k')": "v", "select 'postgres'": "postgres"} {
+		var got string
+		if err := conn.QueryRow(t.Context(), sql).Scan(&got); err != nil || got != want {
+			t.Errorf("%s without a quorum: %q, %v", sql, got, err)
+		}
+	}
 }

@@ -43,9 +43,6 @@ func TestAuthThroughTheProxy(t *testing.T) {
 				filepath.Dir(socket(n)), strings.TrimPrefix(filepath.Base(socket(n)), ".s.PGSQL."), n.Postgres.Password())
 			for i, url := range []string{n.URL(), bySocket} {
 				key := strconv.Itoa(i)
-				if out := mustPsql(t, url, "select current_user || raftable('k') from (select 1) x where false"); out != "" {
-					t.Errorf("rows of nothing: %q", out)
-				}
 				mustPsql(t, url, "select raftable('"+key+"', 'v')")
 				if out := mustPsql(t, url, "select raftable('"+key+"')"); out != "v" {
 					t.Errorf("get: %q", out)
