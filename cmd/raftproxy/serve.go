@@ -37,20 +37,29 @@ func (c *serveCmd) Run(s streams, args arguments) error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)
-	n, err := startNode(&c.Settings, newLogger(s.err, &c.Settings))
-	if err != nil {
+	n := newNode(&c.Settings, newLogger(s.err, &c.Settings))
+	n.reload = func() (*config.Settings, error) { return again(args, s) }
+	switch err := n.start(signals); {
+	case errors.Is(err, errStopped):
+		return n.closeAll()
+	case err != nil:
+		err = errors.Join(err, n.closeAll())
 		return errors.New(strings.ReplaceAll(err.Error(), "\n", "; ")) // one line, whatever it is made of
 	}
-	n.reload = func() (*config.Settings, error) { return again(args, s) }
 	return n.run(signals)
 }
 
-// node is a running node: everything that serve has put together.
+// errStopped means that a signal came before the node had started.
+var errStopped = errors.New("stopped while starting")
+
+// node is everything that serve puts together.
 type node struct {
 	settings *config.Settings
 	log      zerolog.Logger
-	table    *cluster.Node
-	proxy    *proxy.Server
+	table    atomic.Pointer[cluster.Node] // nil until the log is replayed
+	proxy    *proxy.Server                // nil until then, too
+	sessions func() int                   // of the proxy
+	load     func() (*cluster.Node, error)
 	admin    *admin.Server // nil where it is off
 	clients  []net.Listener
 	adminL   net.Listener
@@ -59,36 +68,88 @@ type node struct {
 	reload   func() (*config.Settings, error)
 }
 
-// startNode binds all addresses before anything else starts, so that a node that cannot serve does not join its group.
-func startNode(s *config.Settings, log zerolog.Logger) (n *node, err error) {
-	n = &node{settings: s, log: log, failed: make(chan error, len(s.Listen)+1)}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, n.closeAll())
-		}
+func newNode(s *config.Settings, log zerolog.Logger) *node {
+	return &node{
+		settings: s, log: log, failed: make(chan error, len(s.Listen)+1), sessions: func() int { return 0 },
+		load: func() (*cluster.Node, error) {
+			return cluster.Start(clusterConfig(s, log.With().Str("part", "cluster").Logger()))
+		},
+	}
+}
+
+// start binds all addresses before anything else, so that a node that cannot serve does not join its group. The admin
+// endpoint is up while the table is loaded, which may take minutes. After an error the caller closes the node.
+func (n *node) start(signals <-chan os.Signal) error {
+	if err := n.bind(); err != nil {
+		return err
+	}
+	n.serveAdmin()
+	type started struct {
+		table *cluster.Node
+		err   error
+	}
+	result := make(chan started, 1)
+	go func() {
+		table, err := n.load()
+		result <- started{table, err}
 	}()
-	for _, address := range s.Listen {
+	for {
+		select {
+		case sig := <-signals:
+			if sig == syscall.SIGHUP {
+				n.hangup()
+				continue
+			}
+			// A start cannot be called off, but nothing that is acknowledged is lost by an end without ceremony.
+			n.log.Info().Stringer("signal", sig).Msg("stopped while starting")
+			return errStopped
+		case err := <-n.failed:
+			return err
+		case r := <-result:
+			if r.err != nil {
+				return r.err
+			}
+			var err error
+			n.proxy, err = proxy.New(proxyConfig(n.settings, r.table, n.log.With().Str("part", "proxy").Logger()))
+			if err == nil {
+				n.sessions = n.proxy.Sessions
+			}
+			n.table.Store(r.table)
+			return err
+		}
+	}
+}
+
+// bind listens on all addresses.
+func (n *node) bind() (err error) {
+	for _, address := range n.settings.Listen {
 		l, err := listen(address)
 		if err != nil {
-			return n, fmt.Errorf("listen: cannot listen for clients on %s: %w: stop what uses it or choose another address", address, cause(err))
+			return fmt.Errorf("listen: cannot listen for clients on %s: %w: stop what uses it or choose another address", address, cause(err))
 		}
 		n.clients = append(n.clients, l)
 	}
-	if s.Admin != config.Off {
-		if n.adminL, err = listen(s.Admin); err != nil {
-			return n, fmt.Errorf("admin: cannot listen on %s: %w: stop what uses it or choose another address", s.Admin, cause(err))
+	if n.settings.Admin == config.Off {
+		return nil
+	}
+	if n.adminL, err = listen(n.settings.Admin); err != nil {
+		return fmt.Errorf("admin: cannot listen on %s: %w: stop what uses it or choose another address", n.settings.Admin, cause(err))
+	}
+	n.admin = admin.New(n.adminOptions())
+	return nil
+}
+
+// serveAdmin answers on the admin endpoint, where there is one.
+func (n *node) serveAdmin() {
+	if n.admin == nil {
+		return
+	}
+	n.log.Info().Str("address", n.adminL.Addr().String()).Msg("admin endpoint is up")
+	go func() {
+		if err := n.admin.Serve(n.adminL); err != nil {
+			n.failed <- fmt.Errorf("admin: %w", err)
 		}
-	}
-	if n.table, err = cluster.Start(clusterConfig(s, log.With().Str("component", "cluster").Logger())); err != nil {
-		return n, err
-	}
-	if n.proxy, err = proxy.New(proxyConfig(s, n.table, log.With().Str("component", "proxy").Logger())); err != nil {
-		return n, err
-	}
-	if n.adminL != nil {
-		n.admin = admin.New(n.adminOptions())
-	}
-	return n, nil
+	}()
 }
 
 // run serves until a signal says to end, and then drains. A listener that fails ends the node with an error.
@@ -98,14 +159,6 @@ func (n *node) run(signals <-chan os.Signal) error {
 		go func() {
 			if err := n.proxy.Serve(l); !errors.Is(err, proxy.ErrServerClosed) {
 				n.failed <- fmt.Errorf("listen: %s: %w", l.Addr(), err)
-			}
-		}()
-	}
-	if n.admin != nil {
-		n.log.Info().Str("address", n.adminL.Addr().String()).Msg("admin endpoint is up")
-		go func() {
-			if err := n.admin.Serve(n.adminL); err != nil {
-				n.failed <- fmt.Errorf("admin: %w", err)
 			}
 		}()
 	}
@@ -169,8 +222,8 @@ func (n *node) closeAll() error {
 	if n.adminL != nil {
 		_ = n.adminL.Close()
 	}
-	if n.table != nil {
-		return n.table.Close()
+	if table := n.table.Load(); table != nil {
+		return table.Close()
 	}
 	return nil
 }
@@ -199,28 +252,6 @@ func again(args arguments, s streams) (*config.Settings, error) {
 		return nil, err
 	}
 	return &c.Serve.Settings, check(&c.Serve.Settings)
-}
-
-// adminOptions connects the endpoint to the parts of the node.
-func (n *node) adminOptions() admin.Options {
-	return admin.Options{
-		Table:  n.table,
-		Status: func() admin.Status { return status(n.table.Status(), n.proxy.Sessions()) },
-		Checks: []admin.Check{
-			{Name: "postgres", Probe: func(ctx context.Context) error { return pgprobe.Ready(ctx, n.settings.Upstream) }},
-			{Name: "replica", Probe: func(context.Context) error { return n.table.Ready() }},
-			{Name: "serving", Probe: func(context.Context) error {
-				if n.draining.Load() {
-					return errors.New("the node is shutting down")
-				}
-				return nil
-			}},
-		},
-		MaxValueSize: int64(n.settings.MaxValueSize),
-		Timeout:      n.settings.SetTimeout,
-		Linearizable: n.settings.Consistency == "linearizable",
-		Logger:       n.log.With().Str("component", "admin").Logger(),
-	}
 }
 
 // listen binds host:port or the path of a unix socket. A socket that a process left when it was killed is replaced.

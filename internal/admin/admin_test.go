@@ -86,6 +86,9 @@ func (e stateError) Hint() string     { return "wait" }
 func serve(t *testing.T, o Options) (address string) {
 	t.Helper()
 	o.Logger = zerolog.Nop()
+	if o.Open == nil {
+		o.Open = open(newTable())
+	}
 	if o.Timeout == 0 {
 		o.Timeout = 20 * time.Second
 	}
@@ -146,10 +149,15 @@ func newTable(kv ...string) *fakeTable {
 	return f
 }
 
+// open gives the table at every request.
+func open(t Table) func() (Table, error) {
+	return func() (Table, error) { return t, nil }
+}
+
 // TestAnyKey takes keys that HTTP software likes to spoil there and back.
 func TestAnyKey(t *testing.T) {
 	table := newTable()
-	c := NewClient(serve(t, Options{Table: table}))
+	c := NewClient(serve(t, Options{Open: open(table)}))
 	defer c.Close()
 	for _, key := range []string{
 		"k", "", "/", "//", "a/b", "a//b", "/a/", ".", "..", "../..", "a/../b", "%", "%2F", "%zz", "a b", "a+b", "?", "a?b=c", "#", ";",
@@ -178,7 +186,7 @@ func TestAnyKey(t *testing.T) {
 
 func TestValues(t *testing.T) {
 	table := newTable()
-	c := NewClient(serve(t, Options{Table: table, MaxValueSize: 100}))
+	c := NewClient(serve(t, Options{Open: open(table), MaxValueSize: 100}))
 	defer c.Close()
 	for _, tc := range []struct {
 		value, state string
@@ -209,7 +217,7 @@ func TestValues(t *testing.T) {
 
 func TestList(t *testing.T) {
 	table := newTable("b", "2", "a", "1", "", "0")
-	address := serve(t, Options{Table: table})
+	address := serve(t, Options{Open: open(table)})
 	status, header, body := raw(t, address, "GET /v1/keys HTTP/1.0\r\nHost: localhost\r\n\r\n")
 	want := "{\"keys\":[\n{\"key\":\"\",\"value\":\"0\"}\n,{\"key\":\"a\",\"value\":\"1\"}\n,{\"key\":\"b\",\"value\":\"2\"}\n]}\n"
 	if status != 200 || header.Get("Content-Type") != "application/json" || body != want {
@@ -264,7 +272,7 @@ func TestConsistency(t *testing.T) {
 	} {
 		for _, path := range []string{"/v1/keys", "/v1/keys/k"} {
 			table := newTable("k", "v")
-			address := serve(t, Options{Table: table, Linearizable: tc.linearizable})
+			address := serve(t, Options{Open: open(table), Linearizable: tc.linearizable})
 			status, _, body := raw(t, address, "GET "+path+tc.query+" HTTP/1.0\r\nHost: localhost\r\n\r\n")
 			if status != tc.status || table.barriers != tc.barriers {
 				t.Errorf("default linearizable=%v, %s: %d with %d barriers: %s", tc.linearizable, path+tc.query, status, table.barriers, body)
@@ -285,7 +293,7 @@ func TestTableErrors(t *testing.T) {
 			table.err = errors.New("broken")
 			want = Failure{SQLState: "XX000", Message: "broken", Detail: "Whether anything was set is not known."}
 		}
-		address := serve(t, Options{Table: table})
+		address := serve(t, Options{Open: open(table)})
 		for _, request := range []string{
 			"PUT /v1/keys/k HTTP/1.0\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nv",
 			"DELETE /v1/keys/k HTTP/1.0\r\nHost: localhost\r\n\r\n",
@@ -304,7 +312,7 @@ func TestTableErrors(t *testing.T) {
 func TestTimeLimit(t *testing.T) {
 	table := newTable()
 	table.block = true
-	c := NewClient(serve(t, Options{Table: table, Timeout: 30 * time.Millisecond}))
+	c := NewClient(serve(t, Options{Open: open(table), Timeout: 30 * time.Millisecond}))
 	defer c.Close()
 	if err := c.Set(t.Context(), "k", nil); err == nil || !strings.Contains(err.Error(), context.DeadlineExceeded.Error()) {
 		t.Fatalf("set: %v", err)
@@ -312,7 +320,7 @@ func TestTimeLimit(t *testing.T) {
 }
 
 func TestRequests(t *testing.T) {
-	address := serve(t, Options{Table: newTable("k", "v"), Status: func() Status { return Status{} }})
+	address := serve(t, Options{Open: open(newTable("k", "v")), Status: func() Status { return Status{} }})
 	const host = " HTTP/1.0\r\nHost: localhost\r\n\r\n"
 	for _, tc := range []struct {
 		request string
@@ -445,5 +453,24 @@ func TestShutdownBeforeServe(t *testing.T) {
 	}
 	if _, err := l.Accept(); err == nil {
 		t.Fatal("the listener is open")
+	}
+}
+
+// TestBeforeTheTable asks a node that has no table yet: only what needs none is answered.
+func TestBeforeTheTable(t *testing.T) {
+	var table Table
+	address := serve(t, Options{Open: func() (Table, error) {
+		if table == nil {
+			return nil, errors.New("not yet")
+		}
+		return table, nil
+	}})
+	const host = " HTTP/1.0\r\nHost: localhost\r\n\r\n"
+	for request, want := range map[string]int{
+		"GET /healthz": 200, "GET /readyz": 200, "GET /v1/status": 503, "GET /v1/keys": 503, "GET /v1/keys/k": 503, "DELETE /v1/keys/k": 503,
+	} {
+		if status, _, body := raw(t, address, request+host); status != want || want == 503 && !strings.Contains(body, `"not yet"`) {
+			t.Errorf("%s: %d %s", request, status, body)
+		}
 	}
 }

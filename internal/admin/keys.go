@@ -15,32 +15,33 @@ import (
 
 // SQLSTATEs that this package itself gives.
 const (
-	codeNoData    = "02000"
-	codeBadText   = "22021"
-	codeTooLarge  = "54000"
-	codeInternal  = "XX000"
-	codeBadOption = "22023"
+	codeNoData      = "02000"
+	codeBadText     = "22021"
+	codeTooLarge    = "54000"
+	codeInternal    = "XX000"
+	codeBadOption   = "22023"
+	codeUnavailable = "55000"
 )
 
 // httpStatus is how HTTP calls a SQLSTATE; what is not here is an internal error.
 var httpStatus = map[string]int{
-	codeNoData:    http.StatusNotFound,
-	codeBadOption: http.StatusBadRequest,
-	codeBadText:   http.StatusBadRequest,            // invalid UTF-8
-	"22001":       http.StatusBadRequest,            // key too long
-	"22004":       http.StatusBadRequest,            // NULL key
-	codeTooLarge:  http.StatusRequestEntityTooLarge, // value too large
-	"53400":       http.StatusInsufficientStorage,   // quota
-	"53100":       http.StatusInsufficientStorage,   // disk full
-	"53000":       http.StatusTooManyRequests,       // too much in flight
-	"55000":       http.StatusServiceUnavailable,    // no leader, surely not applied
-	"57014":       http.StatusServiceUnavailable,    // given up before it was proposed
-	"40003":       http.StatusGatewayTimeout,        // outcome unknown
-	"42501":       http.StatusForbidden,
+	codeNoData:      http.StatusNotFound,
+	codeBadOption:   http.StatusBadRequest,
+	codeBadText:     http.StatusBadRequest,            // invalid UTF-8
+	"22001":         http.StatusBadRequest,            // key too long
+	"22004":         http.StatusBadRequest,            // NULL key
+	codeTooLarge:    http.StatusRequestEntityTooLarge, // value too large
+	"53400":         http.StatusInsufficientStorage,   // quota
+	"53100":         http.StatusInsufficientStorage,   // disk full
+	"53000":         http.StatusTooManyRequests,       // too much in flight
+	codeUnavailable: http.StatusServiceUnavailable,    // no leader, surely not applied
+	"57014":         http.StatusServiceUnavailable,    // given up before it was proposed
+	"40003":         http.StatusGatewayTimeout,        // outcome unknown
+	"42501":         http.StatusForbidden,
 }
 
 // key serves one key; escaped is the rest of the path, which may be anything.
-func (s *Server) key(w http.ResponseWriter, r *http.Request, escaped string) {
+func (s *Server) key(w http.ResponseWriter, r *http.Request, table Table, escaped string) {
 	key, err := url.PathUnescape(escaped)
 	if err != nil {
 		fail(w, http.StatusBadRequest, &Failure{Message: "the key is not percent-encoded: " + err.Error()})
@@ -54,11 +55,11 @@ func (s *Server) key(w http.ResponseWriter, r *http.Request, escaped string) {
 	defer cancel()
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
-		err = s.get(ctx, w, r, []byte(key))
+		err = s.get(ctx, w, r, table, []byte(key))
 	case http.MethodPut:
-		err = s.put(ctx, w, r, []byte(key))
+		err = s.put(ctx, w, r, table, []byte(key))
 	case http.MethodDelete:
-		if err = s.o.Table.Delete(ctx, []byte(key)); err == nil {
+		if err = table.Delete(ctx, []byte(key)); err == nil {
 			w.WriteHeader(http.StatusNoContent)
 		}
 	default:
@@ -71,11 +72,11 @@ func (s *Server) key(w http.ResponseWriter, r *http.Request, escaped string) {
 	}
 }
 
-func (s *Server) get(ctx context.Context, w http.ResponseWriter, r *http.Request, key []byte) error {
-	if err := s.catchUp(ctx, r); err != nil {
+func (s *Server) get(ctx context.Context, w http.ResponseWriter, r *http.Request, table Table, key []byte) error {
+	if err := s.catchUp(ctx, r, table); err != nil {
 		return err
 	}
-	value, found := s.o.Table.Get(nil, key)
+	value, found := table.Get(nil, key)
 	if !found {
 		return &Failure{SQLState: codeNoData, Message: fmt.Sprintf("there is no key %q", key)}
 	}
@@ -84,7 +85,7 @@ func (s *Server) get(ctx context.Context, w http.ResponseWriter, r *http.Request
 	return nil
 }
 
-func (s *Server) put(ctx context.Context, w http.ResponseWriter, r *http.Request, key []byte) error {
+func (s *Server) put(ctx context.Context, w http.ResponseWriter, r *http.Request, table Table, key []byte) error {
 	value, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.o.MaxValueSize))
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
@@ -97,7 +98,7 @@ func (s *Server) put(ctx context.Context, w http.ResponseWriter, r *http.Request
 	if f := badText("value", value); f != nil {
 		return f
 	}
-	if err := s.o.Table.Set(ctx, key, value); err != nil {
+	if err := table.Set(ctx, key, value); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -105,16 +106,16 @@ func (s *Server) put(ctx context.Context, w http.ResponseWriter, r *http.Request
 }
 
 // list streams the whole table as {"keys":[…]}, an entry a line.
-func (s *Server) list(w http.ResponseWriter, r *http.Request) {
+func (s *Server) list(w http.ResponseWriter, r *http.Request, table Table) {
 	ctx, cancel := context.WithTimeout(r.Context(), s.o.Timeout)
 	defer cancel()
-	if err := s.catchUp(ctx, r); err != nil {
+	if err := s.catchUp(ctx, r, table); err != nil {
 		failState(w, err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
 	// Whether it was written in full the client sees by the end of the JSON.
-	_ = WriteList(w, s.o.Table.List)
+	_ = WriteList(w, table.List)
 }
 
 // WriteList writes what all yields as the JSON of GET /v1/keys, and stops at the first error of w.
@@ -145,7 +146,7 @@ func WriteList(w io.Writer, all func(yield func(key, value []byte) bool)) error 
 }
 
 // catchUp makes the reads that follow linearizable where the request, or else the default, wants that.
-func (s *Server) catchUp(ctx context.Context, r *http.Request) error {
+func (s *Server) catchUp(ctx context.Context, r *http.Request, table Table) error {
 	switch c := r.URL.Query().Get("consistency"); c {
 	case "":
 		if !s.o.Linearizable {
@@ -157,7 +158,7 @@ func (s *Server) catchUp(ctx context.Context, r *http.Request) error {
 	default:
 		return &Failure{SQLState: codeBadOption, Message: fmt.Sprintf("consistency %q is not known", c), Hint: "Use local or linearizable."}
 	}
-	return s.o.Table.Barrier(ctx)
+	return table.Barrier(ctx)
 }
 
 // badText says what PostgreSQL's text cannot hold. The result is a nil error where there is nothing.

@@ -53,8 +53,8 @@ type Check struct {
 
 // Options of a Server.
 type Options struct {
-	Table        Table
-	Status       func() Status
+	Open         func() (Table, error) // the table, or why there is none yet; asked at every request
+	Status       func() Status         // asked only when Open gives a table
 	Checks       []Check
 	MaxValueSize int64         // bytes of a request's body
 	Timeout      time.Duration // of a set, a delete or a linearizable read
@@ -129,12 +129,20 @@ func (s *Server) handler(loopback bool) http.Handler {
 			return
 		}
 		path := r.URL.EscapedPath()
+		var table Table
+		if strings.HasPrefix(path, "/v1/") {
+			var err error
+			if table, err = s.o.Open(); err != nil {
+				failState(w, &Failure{SQLState: codeUnavailable, Message: err.Error(), Detail: "Nothing was set."})
+				return
+			}
+		}
 		key, isKey := strings.CutPrefix(path, "/v1/keys/")
 		switch {
 		case isKey:
-			s.key(w, r, key)
+			s.key(w, r, table, key)
 		case path == "/v1/keys":
-			s.only(w, r, s.list)
+			s.only(w, r, func(w http.ResponseWriter, r *http.Request) { s.list(w, r, table) })
 		case path == "/v1/status":
 			s.only(w, r, func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, s.o.Status()) })
 		case path == "/healthz":
