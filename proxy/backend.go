@@ -32,7 +32,8 @@ type backend struct {
 	settings settings
 
 	hdr    [headerSize]byte
-	hdrLen int // how much of a header is held back until it is whole
+	hdrLen int              // how much of a header is held back until it is whole
+	prefix [headerSize]byte // a header that was held back and goes out now
 
 	typ       byte // the current message, if inMessage
 	inMessage bool
@@ -87,7 +88,8 @@ func (b *backend) resume(chunk []byte) (prefix, rest []byte) {
 	b.hdrLen = 0
 	b.begin(b.hdr[:])
 	if !b.hiding {
-		prefix = b.hdr[:]
+		b.prefix = b.hdr // walk may hold back the next one
+		prefix = b.prefix[:]
 	}
 	if b.inMessage && b.passing == 0 {
 		b.finish()

@@ -79,12 +79,8 @@ func (m *bindMessage) parameters(p *prepared) ([][]byte, *pgError) {
 		return nil, &pgError{code: codeProtocolViolation, message: "bind message supplies " + itoa(len(m.values)) +
 			` parameters, but prepared statement "` + string(m.statement) + `" requires ` + itoa(len(p.types))}
 	}
-	for _, codes := range [][]int16{m.formats, m.resultFormats} {
-		for _, c := range codes {
-			if c != 0 && c != 1 {
-				return nil, &pgError{code: codeInvalidParameter, message: "unsupported format code: " + itoa(int(c))}
-			}
-		}
+	if e := checkFormats(m.formats); e != nil {
+		return nil, e
 	}
 	size := 0
 	for _, v := range m.values {
@@ -114,6 +110,16 @@ func (m *bindMessage) parameters(p *prepared) ([][]byte, *pgError) {
 	return out, nil
 }
 
+// checkFormats refuses what is neither text nor binary.
+func checkFormats(formats []int16) *pgError {
+	for _, c := range formats {
+		if c != 0 && c != 1 {
+			return &pgError{code: codeInvalidParameter, message: "unsupported format code: " + itoa(int(c))}
+		}
+	}
+	return nil
+}
+
 func isInteger(oid uint32) bool { return oid == oidInt4 || oid == oidInt2 }
 
 const oidInt2 = 21
@@ -132,6 +138,9 @@ func integerText(v []byte, oid uint32, format int16, number int) ([]byte, *pgErr
 		return strconv.AppendInt(nil, int64(int32(binary.BigEndian.Uint32(v))), 10), nil
 	case oid == oidInt2 && len(v) == 2:
 		return strconv.AppendInt(nil, int64(int16(binary.BigEndian.Uint16(v))), 10), nil
+	}
+	if len(v) < 4 && oid == oidInt4 || len(v) < 2 {
+		return nil, &pgError{code: codeProtocolViolation, message: "insufficient data left in message"}
 	}
 	return nil, &pgError{code: "22P03", message: "incorrect binary data format in bind parameter " + itoa(number)}
 }

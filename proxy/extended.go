@@ -140,6 +140,11 @@ func (f *frontend) prepare(name string, prog *program, msg []byte) error {
 	if ref != nil {
 		return f.fail(refusal(ref))
 	}
+	for i, oid := range types {
+		if oid == 0 {
+			return f.fail(&pgError{code: codeIndeterminateType, message: "could not determine data type of parameter $" + itoa(i+1)})
+		}
+	}
 	p := &prepared{st: st, types: types, doubts: f.ext.doubts}
 	if name != "" {
 		return f.prepareNamed(name, p)
@@ -397,6 +402,10 @@ func (f *frontend) execute(body []byte) error {
 	}
 	p, e := f.portal(string(raw))
 	if e != nil {
+		return f.fail(e)
+	}
+	// Like the server, which looks at the result formats no earlier.
+	if e := checkFormats(p.formats); e != nil {
 		return f.fail(e)
 	}
 	f.buffer()

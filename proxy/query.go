@@ -115,8 +115,8 @@ func (f *frontend) runStatements(prog *program) error {
 		return prog.refusal
 	}
 	for _, st := range prog.stmts {
-		if len(st.Params) > 0 {
-			return errNoParameter(st)
+		if r := st.RefuseParams(); r != nil {
+			return refusal(r)
 		}
 	}
 	for _, st := range prog.stmts {
@@ -131,19 +131,6 @@ func (f *frontend) runStatements(prog *program) error {
 		f.out = appendComplete(f.out, rows)
 	}
 	return nil
-}
-
-// errNoParameter is what the server says of a parameter in a simple query.
-func errNoParameter(st *statement) error {
-	number, position := 0, 0
-	for _, c := range st.Columns {
-		for _, a := range c.Args {
-			if a.Param > 0 && (position == 0 || a.Position < position) {
-				number, position = a.Param, a.Position
-			}
-		}
-	}
-	return &pgError{code: "42P02", message: "there is no parameter $" + itoa(number), position: position}
 }
 
 // transaction is the state after the last ReadyForQuery.

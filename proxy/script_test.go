@@ -133,6 +133,9 @@ func (w *wireConn) send(b []byte) {
 		pieces = w.cut(b)
 	}
 	for _, p := range pieces {
+		if len(p) == 0 {
+			continue
+		}
 		if _, err := w.c.Write(p); err != nil {
 			w.t.Fatalf("write: %v", err)
 		}
@@ -152,8 +155,7 @@ func (w *wireConn) read() (typ byte, body []byte, err error) {
 // run plays the script's client and returns what the server said.
 func (w *wireConn) run(s *script) []string {
 	w.t.Helper()
-	var out, got []byte
-	_ = got
+	var out []byte
 	var said []string
 	ready := 0
 	for _, line := range s.lines {
@@ -163,7 +165,7 @@ func (w *wireConn) run(s *script) []string {
 		words := splitWords(strings.TrimPrefix(line, "> "))
 		if words[0] != "wait" {
 			b := message(w.t, words)
-			if b[0] == 'Q' || b[0] == 'S' || b[0] == 'F' {
+			if words[0] == "query" || words[0] == "sync" {
 				ready++
 			}
 			out = append(out, b...)
@@ -221,8 +223,8 @@ func splitWords(line string) []string {
 //
 //	query TEXT | parse NAME TEXT [OID…] | bind PORTAL STATEMENT [p=FORMATS] [r=FORMATS] [VALUE… | -null]
 //	describe S|P NAME | execute PORTAL [LIMIT] | close S|P NAME | sync | flush | terminate
-//	copydata TEXT | copydone | copyfail TEXT | raw TYPE BODY
-func message(t *testing.T, w []string) []byte {
+//	copydata TEXT | copydone | copyfail TEXT | raw TYPE BODY (which no wait counts)
+func message(t testing.TB, w []string) []byte {
 	t.Helper()
 	arg := func(i int) string {
 		if i < len(w) {
@@ -346,6 +348,8 @@ func transcribe(typ byte, body []byte) string {
 		return "Z " + string(body)
 	case 'S':
 		return "S " + strings.ReplaceAll(strings.TrimSuffix(string(body), "\x00"), "\x00", "=")
+	case 'A':
+		return "A " + strconv.Quote(string(body[4:])) // without the sender's process number
 	case 'd':
 		return "d " + strconv.Quote(string(body))
 	}

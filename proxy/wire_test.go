@@ -21,9 +21,9 @@ var rewrite = flag.Bool("rewrite", false, "write what the oracle says into testd
 // oracle is the yardstick: the functions in SQL over an ordinary table.
 const oracle = `
 CREATE TABLE public.raftable_rows (key varchar(64) COLLATE "C" PRIMARY KEY, value text NOT NULL);
-CREATE FUNCTION public.raftable(key varchar(64)) RETURNS text LANGUAGE sql STABLE
+CREATE FUNCTION public.raftable(key varchar(64)) RETURNS text LANGUAGE sql VOLATILE
 	AS 'SELECT r.value FROM public.raftable_rows r WHERE r.key = $1';
-CREATE FUNCTION public.raftable() RETURNS TABLE (key varchar(64), value text) LANGUAGE sql STABLE
+CREATE FUNCTION public.raftable() RETURNS TABLE (key varchar(64), value text) LANGUAGE sql VOLATILE
 	AS 'SELECT r.key, r.value FROM public.raftable_rows r ORDER BY r.key';
 CREATE FUNCTION public.raftable(key varchar(64), value text, timeout_ms int) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -133,4 +133,6 @@ func TestWire(t *testing.T) {
 	}
 }
 
-func quote(s string) string { return "\"" + strings.NewReplacer("\\", "\\\\", "\"", "\\\"", "\n", "\\n", "\t", "\\t").Replace(s) + "\"" }
+func quote(s string) string {
+	return "\"" + strings.NewReplacer("\\", "\\\\", "\"", "\\\"", "\n", "\\n", "\t", "\\t").Replace(s) + "\""
+}

@@ -1,0 +1,388 @@
+package proxy
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// model is a server that follows PostgreSQL's rules for the order of messages, with one kind of portal and of error. It
+// serves raftable() calls when native is set. It is the server behind the proxy, and without the proxy the yardstick.
+type model struct {
+	native bool
+	in     []byte
+	stmts  map[string]string // name to text
+	ports  map[string]string
+	skip   bool
+	copyIn bool
+	inTx   bool // a transaction block
+	failed bool
+	began  bool // an implicit transaction of the extended protocol
+	out    func([]byte)
+}
+
+func newModel(native bool, out func([]byte)) *model {
+	return &model{native: native, stmts: map[string]string{}, ports: map[string]string{}, out: out}
+}
+
+const (
+	textPlain = "SELECT 1"
+	textFail  = "SELECT 1/0"
+	textOurs  = "SELECT raftable('k')"
+	textBad   = "SELECT raftable(NULL, 'v')" // fails when it is run
+	textWrong = "SELECT raftable(7)"         // fails when it is parsed
+	textBegin = "BEGIN"
+	textEnd   = "ROLLBACK"
+	textCopy  = "COPY t FROM STDIN"
+)
+
+func (m *model) write(b []byte) {
+	m.in = append(m.in, b...)
+	for len(m.in) >= headerSize {
+		typ, size := header(m.in)
+		if len(m.in) < size {
+			return
+		}
+		body := m.in[headerSize:size]
+		m.message(typ, body)
+		m.in = m.in[size:]
+	}
+}
+
+func (m *model) say(typ byte, body string) {
+	m.out(append(binary.BigEndian.AppendUint32([]byte{typ}, uint32(len(body)+4)), body...))
+}
+
+func (m *model) error() {
+	m.say('E', "SERROR\x00C00000\x00Mno\x00\x00")
+	if m.inTx {
+		m.failed = true
+	}
+	m.began = false
+}
+
+func (m *model) ready() {
+	status := "I"
+	if m.inTx {
+		status = "T"
+	}
+	if m.failed {
+		status = "E"
+	}
+	if !m.inTx {
+		clear(m.ports)
+	}
+	m.say('Z', status)
+}
+
+func cstrings(b []byte, n int) []string {
+	parts := strings.SplitN(string(b), "\x00", n+1)
+	for len(parts) < n {
+		parts = append(parts, "")
+	}
+	return parts
+}
+
+func (m *model) message(typ byte, body []byte) {
+	if m.copyIn {
+		switch typ {
+		case 'd', 'H', 'S':
+			return
+		case 'c':
+			m.copyIn = false
+			m.say('C', "COPY 0\x00")
+			if m.began {
+				return
+			}
+			m.ready()
+			return
+		default:
+			// CopyFail, and anything that has no business here.
+			m.copyIn = false
+			simple := !m.began
+			m.error()
+			if simple {
+				m.ready()
+			} else {
+				m.skip = typ != 'S'
+			}
+			return
+		}
+	}
+	if m.skip && typ != 'S' {
+		return
+	}
+	switch typ {
+	case 'Q':
+		m.query(cstrings(body, 1)[0])
+	case 'S':
+		m.skip, m.began = false, false
+		m.ready()
+	case 'P', 'B', 'D', 'E', 'C':
+		m.began = true
+		if !m.extended(typ, body) {
+			m.error()
+			m.skip = true
+		}
+	}
+}
+
+// run runs a text and says what the answer is; ok is false for an error.
+func (m *model) run(text string, describe bool) (ok bool) {
+	if m.failed && text != textEnd {
+		return false
+	}
+	switch text {
+	case textFail:
+		return false
+	case textBegin:
+		m.inTx = true
+	case textEnd:
+		m.inTx, m.failed = false, false
+	case textOurs:
+		if !m.native {
+			return false
+		}
+		if describe {
+			m.say('T', "")
+		}
+		m.say('D', "")
+	case textBad:
+		if describe && m.native {
+			m.say('T', "")
+		}
+		return false
+	case textWrong:
+		return false
+	}
+	m.say('C', "X\x00")
+	return true
+}
+
+func (m *model) query(text string) {
+	delete(m.stmts, "")
+	delete(m.ports, "")
+	if text == textCopy && !m.failed {
+		m.began = false
+		m.copyIn = true
+		m.say('G', "\x00\x00\x00")
+		return
+	}
+	if !m.run(text, true) {
+		m.error()
+	}
+	m.began = false
+	m.ready()
+}
+
+func (m *model) extended(typ byte, body []byte) bool {
+	switch typ {
+	case 'P':
+		f := cstrings(body, 2)
+		if f[0] == "" {
+			delete(m.stmts, "")
+		}
+		if m.failed && f[1] != textEnd || f[1] == textWrong || m.stmts[f[0]] != "" {
+			return false
+		}
+		m.stmts[f[0]] = f[1]
+		m.say('1', "")
+	case 'B':
+		f := cstrings(body, 2)
+		text := m.stmts[f[1]]
+		if text == "" || m.failed && text != textEnd || f[0] != "" && m.ports[f[0]] != "" {
+			return false
+		}
+		m.ports[f[0]] = text
+		m.say('2', "")
+	case 'D':
+		name := cstrings(body[1:], 1)[0]
+		text := m.stmts[name]
+		if body[0] == 'P' {
+			text = m.ports[name]
+		}
+		if text == "" || m.failed {
+			return false
+		}
+		if body[0] == 'S' {
+			m.say('t', "\x00\x00")
+		}
+		if text == textOurs || text == textBad || strings.HasPrefix(text, "SELECT (") {
+			m.say('T', "")
+		} else {
+			m.say('n', "")
+		}
+	case 'E':
+		text := m.ports[cstrings(body, 1)[0]]
+		if text == textCopy && !m.failed {
+			m.copyIn = true
+			m.say('G', "\x00\x00\x00")
+			return true
+		}
+		return text != "" && m.run(text, false)
+	case 'C':
+		name := cstrings(body[1:], 1)[0]
+		if body[0] == 'S' {
+			delete(m.stmts, name)
+		} else {
+			delete(m.ports, name)
+		}
+		m.say('3', "")
+	}
+	return true
+}
+
+// fakeConn is a net.Conn that hands on what is written to it.
+type fakeConn struct {
+	net.Conn
+	write func([]byte)
+}
+
+func (c *fakeConn) Write(b []byte) (int, error)      { c.write(b); return len(b), nil }
+func (c *fakeConn) Close() error                     { return nil }
+func (c *fakeConn) SetWriteDeadline(time.Time) error { return nil }
+
+// modelSession is a session between a recorded client and a model, with no goroutines: the model's answers pass through
+// the backend while the frontend's write is under way.
+func modelSession(t testing.TB) (s *session, said *bytes.Buffer) {
+	said = &bytes.Buffer{}
+	srv, err := New(Config{Upstream: "127.0.0.1:1", Table: newMapTable()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var answers []byte
+	m := newModel(false, func(b []byte) { answers = append(answers, b...) })
+	server := &fakeConn{}
+	client := &fakeConn{write: func(b []byte) { said.Write(b) }}
+	s = newSession(srv, client, server, zerolog.Nop())
+	server.write = func(b []byte) {
+		m.write(b)
+		for len(answers) > 0 {
+			n := 1 + rand.IntN(len(answers))
+			if err := s.back.feed(bytes.Clone(answers[:n])); err != nil {
+				t.Fatal(err)
+			}
+			answers = answers[n:]
+		}
+	}
+	if err := s.back.feed([]byte{'Z', 0, 0, 0, 5, 'I'}); err != nil {
+		t.Fatal(err)
+	}
+	said.Reset()
+	return s, said
+}
+
+// types lists the messages in b.
+func types(b []byte) string {
+	var out strings.Builder
+	for len(b) >= headerSize {
+		typ, size := header(b)
+		if size > len(b) {
+			break
+		}
+		out.WriteByte(typ)
+		if typ == 'Z' {
+			out.WriteByte(b[headerSize])
+			out.WriteByte(' ')
+		}
+		b = b[size:]
+	}
+	return out.String()
+}
+
+var modelTexts = []string{textPlain, textFail, textOurs, textBad, textWrong, textBegin, textEnd, textOurs, textPlain, textCopy}
+
+// sequence makes messages out of random bytes; every byte string is a sequence that a client may send.
+func sequence(t testing.TB, data []byte) (msgs [][]byte, script []string) {
+	next := func(n int) int {
+		if len(data) == 0 {
+			return 0
+		}
+		v := int(data[0])
+		data = data[1:]
+		return v % n
+	}
+	names := []string{"", "", "a", "b"}
+	add := func(words ...string) {
+		msgs = append(msgs, message(t, words))
+		script = append(script, strings.Join(words, " "))
+	}
+	for len(data) > 0 && len(msgs) < 60 {
+		switch next(12) {
+		case 0, 1:
+			add("query", modelTexts[next(len(modelTexts))])
+		case 2, 3:
+			add("parse", names[next(4)], modelTexts[next(len(modelTexts))])
+		case 4, 5:
+			add("bind", names[next(4)], names[next(4)])
+		case 6:
+			add("describe", []string{"S", "P"}[next(2)], names[next(4)])
+		case 7, 8:
+			add("execute", names[next(4)])
+		case 9:
+			add("close", []string{"S", "P"}[next(2)], names[next(4)])
+		case 10:
+			add("sync")
+		case 11:
+			add([]string{"flush", "copydata", "copydone", "copyfail"}[next(4)])
+		}
+	}
+	add("sync")
+	return msgs, script
+}
+
+// checkSequence plays a sequence to the yardstick and through a session, cut at random, and compares the answers.
+func checkSequence(t testing.TB, data []byte) {
+	msgs, script := sequence(t, data)
+	var want bytes.Buffer
+	oracle := newModel(true, func(b []byte) { want.Write(b) })
+	s, said := modelSession(t)
+	var all []byte
+	for _, m := range msgs {
+		oracle.write(m)
+		all = append(all, m...)
+	}
+	for len(all) > 0 {
+		n := 1 + rand.IntN(min(len(all), 80))
+		if err := s.front.feed(all[:n]); err != nil {
+			t.Fatalf("%v after\n%s", err, strings.Join(script, "\n"))
+		}
+		all = all[n:]
+	}
+	if err := s.front.flushOut(); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := types(said.Bytes()), types(want.Bytes()); got != want {
+		t.Fatalf("answers to\n%s\nare\n%s\nwant\n%s", strings.Join(script, "\n"), got, want)
+	}
+}
+
+// TestSequences compares random conversations through a session with those without one.
+func TestSequences(t *testing.T) {
+	n := 20_000
+	if testing.Short() {
+		n = 2_000
+	}
+	seed := uint64(time.Now().UnixNano())
+	r := rand.New(rand.NewPCG(seed, 1))
+	t.Logf("seed %d", seed)
+	for range n {
+		data := make([]byte, 1+r.IntN(80))
+		for i := range data {
+			data[i] = byte(r.Uint32())
+		}
+		checkSequence(t, data)
+	}
+}
+
+func FuzzSequences(f *testing.F) {
+	f.Add([]byte{2, 0, 2, 4, 0, 0, 7, 0, 10})
+	f.Add([]byte{0, 5, 2, 0, 3, 4, 0, 0, 7, 0, 10, 0, 6})
+	f.Fuzz(func(t *testing.T, data []byte) { checkSequence(t, data) })
+}
