@@ -17,7 +17,10 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	useLogger(zerolog.Nop()) // some tests use parts of dragonboat without a node
+	goleak.VerifyTestMain(m)
+}
 
 // group is some members in this process.
 type group struct {

@@ -3,7 +3,6 @@ package cluster
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -36,6 +35,7 @@ type logStore struct {
 	raftio.ILogDB
 	replicaID uint64
 	dir       string // that dragonboat keeps this log and its snapshots in
+	fs        config.IFS
 	data      *dataDir
 	floor     *floor
 	space     *spaceGuard
@@ -74,7 +74,7 @@ func (f *logFactory) Create(cfg config.NodeHostConfig, cb config.LogDBCallback, 
 		return nil, err
 	}
 	s := &logStore{
-		ILogDB: inner, replicaID: f.replicaID, dir: dirs[0],
+		ILogDB: inner, replicaID: f.replicaID, dir: dirs[0], fs: cfg.Expert.FS,
 		data: f.data, floor: f.floor, space: f.space,
 	}
 	if err := s.verify(); err != nil {
@@ -123,28 +123,16 @@ func (s *logStore) verify() (err error) {
 		return &logError{fmt.Sprintf("the Raft log in %s ends at index %d and term %d, but it reached index %d and term %d",
 			s.dir, last, rs.State.Term, want, max(s.floor.term, rs.State.Term))}
 	}
-	if err := s.checkSnapshotFile(ss); err != nil {
-		return err
+	if !pb.IsEmptySnapshot(ss) {
+		if err := checkSnapshotFile(s.fs, ss.Filepath, ss.FileSize); err != nil {
+			return &logError{fmt.Sprintf("the newest snapshot is damaged: %v", err)}
+		}
 	}
 	if err := s.readAll(ss.Index+1, last); err != nil {
 		return err
 	}
 	s.state = rs.State
 	s.committed.Store(rs.State.Commit)
-	return nil
-}
-
-func (s *logStore) checkSnapshotFile(ss pb.Snapshot) error {
-	if pb.IsEmptySnapshot(ss) {
-		return nil
-	}
-	info, err := os.Stat(ss.Filepath)
-	if err == nil && uint64(info.Size()) != ss.FileSize {
-		err = fmt.Errorf("%s has %d bytes, not %d", ss.Filepath, info.Size(), ss.FileSize)
-	}
-	if err != nil {
-		return &logError{fmt.Sprintf("the newest snapshot is damaged: %v", err)}
-	}
 	return nil
 }
 

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -134,7 +135,7 @@ func FuzzSnapshot(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) >= 8 {
 			body := b[:len(b)-8]
-			b = appendU64(bytes.Clone(body), xxhash.Sum64(body))
+			b = appendChecksum(bytes.Clone(body))
 		}
 		head, content, dedup, err := decode(b)
 		if err != nil || uint64(len(content)) != head.count { // the same key twice: Replace sees to it
@@ -147,10 +148,6 @@ func FuzzSnapshot(f *testing.F) {
 	})
 }
 
-func appendU64(b []byte, v uint64) []byte {
-	for range 8 {
-		b = append(b, byte(v))
-		v >>= 8
-	}
-	return b
+func appendChecksum(b []byte) []byte {
+	return binary.LittleEndian.AppendUint64(b, xxhash.Sum64(b))
 }

@@ -1,0 +1,352 @@
+package cluster
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// readIdentity reads what is on disk.
+func readIdentity(t *testing.T, cfg Config) identity {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(cfg.DataDir, identityFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var id identity
+	if err := json.Unmarshal(raw, &id); err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// wantRefusal starts the node twice and wants the same error both times: a
+// refusal must not mend or break anything.
+func wantRefusal(t *testing.T, cfg Config, words ...string) {
+	t.Helper()
+	for range 2 {
+		n, err := Start(cfg)
+		if err == nil {
+			n.Close()
+			t.Fatalf("started, want an error with %q", words)
+		}
+		for _, w := range words {
+			if !strings.Contains(err.Error(), w) {
+				t.Errorf("error %q lacks %q", err, w)
+			}
+		}
+		if strings.Contains(err.Error(), "\n") {
+			t.Errorf("error %q has more than one line", err)
+		}
+	}
+}
+
+// single is one member that has run and set some keys, and is stopped.
+func single(t *testing.T, change func(*Config)) *group {
+	t.Helper()
+	g := startGroup(t, 1, change)
+	for i := range 50 {
+		mustSet(t, g.nodes[1], fmt.Sprint("k", i), strings.Repeat("v", 1000))
+	}
+	return g
+}
+
+func TestSettingsRefused(t *testing.T) {
+	g := newGroup(t, 3, nil)
+	for name, tc := range map[string]struct {
+		change func(*Config)
+		words  string
+	}{
+		"no id":              {func(c *Config) { c.ReplicaID = 0 }, "replica id"},
+		"no directory":       {func(c *Config) { c.DataDir = "" }, "data directory"},
+		"no address":         {func(c *Config) { c.RaftAddress = "" }, "host:port"},
+		"no port":            {func(c *Config) { c.RaftAddress = "127.0.0.1:0" }, "no port"},
+		"IPv6":               {func(c *Config) { c.RaftAddress = "[::1]:7001" }, "IPv6"},
+		"unknown host":       {func(c *Config) { c.ListenAddress = "nowhere.invalid:7001" }, "does not resolve"},
+		"not a member":       {func(c *Config) { c.ReplicaID = 7 }, "lacks this one"},
+		"another address":    {func(c *Config) { c.Members[1] = "127.0.0.1:7001" }, "its Raft address is"},
+		"address twice":      {func(c *Config) { c.Members[3] = c.Members[2] }, "members 2 and 3 have the same address"},
+		"value size":         {func(c *Config) { c.MaxValueSize = HardMaxValueSize + 1 }, "value size"},
+		"in flight":          {func(c *Config) { c.MaxInFlight = 1 << 20 }, "in flight"},
+		"tick":               {func(c *Config) { c.RTT = 1500 * time.Microsecond }, "milliseconds"},
+		"heartbeat too slow": {func(c *Config) { c.HeartbeatRTT = 20 }, "heartbeats"},
+		"shared memory":      {func(c *Config) { c.ShmPath = filepath.Join(c.DataDir, identityFile, "x") }, "shared-memory"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := g.configs[1]
+			cfg.DataDir = t.TempDir()
+			cfg.Members = maps.Clone(cfg.Members)
+			tc.change(&cfg)
+			wantRefusal(t, cfg, tc.words)
+		})
+	}
+}
+
+func TestIdentityRefused(t *testing.T) {
+	g := single(t, nil)
+	cfg := g.configs[1]
+	second := cfg
+	second.ShmPath += "2"
+	wantRefusal(t, second, "in use by another process")
+	g.stop(1)
+
+	other := cfg
+	other.ReplicaID = 2
+	wantRefusal(t, other, "belongs to replica 1, not to replica 2")
+	moved := cfg
+	moved.RaftAddress = freeAddress(t)
+	wantRefusal(t, moved, "cannot change")
+
+	name := filepath.Join(cfg.DataDir, identityFile)
+	good, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, bad := range map[string]string{
+		"is damaged": "{", "damaged": "{}", "format version 2": strings.Replace(string(good), `"format_version": 1`, `"format_version": 2`, 1),
+	} {
+		if err := os.WriteFile(name, []byte(bad), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		wantRefusal(t, cfg, what)
+	}
+	os.Remove(name)
+	wantRefusal(t, cfg, "no identity.json")
+	if err := os.WriteFile(name, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	starts := readIdentity(t, cfg).Starts
+	cfg.Members = nil // nobody asks for them any more
+	g.configs[1] = cfg
+	g.startAll()
+	wantValue(t, g.nodes[1], "k49", strings.Repeat("v", 1000))
+	if got := readIdentity(t, cfg).Starts; got != starts+1 {
+		t.Errorf("start %d after %d", got, starts)
+	}
+}
+
+// logFiles returns the log files that have something in them, oldest first.
+func logFiles(t *testing.T, dir string) []string {
+	t.Helper()
+	var names []string
+	filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && filepath.Ext(path) == ".log" {
+			if info, err := d.Info(); err == nil && info.Size() > 0 {
+				names = append(names, path)
+			}
+		}
+		return nil
+	})
+	if len(names) == 0 {
+		t.Fatal("no log files")
+	}
+	return names
+}
+
+func snapshotFiles(t *testing.T, dir string) []string {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, raftDir, "*", "*", "*", "*", "*", "*.gbsnap"))
+	if err != nil || len(names) == 0 {
+		t.Fatalf("no snapshots (%v)", err)
+	}
+	return names
+}
+
+func withDir(cfg Config, dir string) Config {
+	cfg.DataDir = dir
+	return cfg
+}
+
+// TestLogRefused: a log that lost something is never started with, whether it
+// was closed or the process was killed.
+func TestLogRefused(t *testing.T) {
+	g := single(t, func(c *Config) { c.SnapshotEntries, c.CompactionOverhead = 20, 5 })
+	n, cfg := g.nodes[1], g.configs[1]
+	poll(t, "the second snapshot, and the floor", func() error {
+		ss, err := n.logs.GetSnapshot(shardID, 1)
+		found, _ := filepath.Glob(filepath.Join(cfg.DataDir, raftDir, "*", "*", "*", "*", "snapshot-*"))
+		if err != nil || ss.Index < 40 || len(found) != 1 {
+			return fmt.Errorf("snapshots %q, the last at %d (%v)", found, ss.Index, err)
+		}
+		n.logs.mu.Lock()
+		defer n.logs.mu.Unlock()
+		if err := n.logs.raiseFloor(0); err != nil || n.floor.index < 50 {
+			return fmt.Errorf("index %d (%v)", n.floor.index, err)
+		}
+		return nil
+	})
+	killed := filepath.Join(t.TempDir(), "killed")
+	if err := os.CopyFS(killed, os.DirFS(cfg.DataDir)); err != nil { // as kill -9 would leave it
+		t.Fatal(err)
+	}
+	g.stop(1)
+	flip := func(name string, where func(size int) int) error {
+		raw, err := os.ReadFile(name)
+		if err == nil {
+			raw[where(len(raw))] ^= 0x10
+			err = os.WriteFile(name, raw, 0o600)
+		}
+		return err
+	}
+	raft := func(dir string, below ...string) string {
+		host, _ := os.Hostname()
+		return filepath.Join(append([]string{dir, raftDir, host}, below...)...)
+	}
+	type damage struct {
+		name string
+		do   func(dir string) error
+	}
+	for _, d := range []damage{
+		{"no Raft directory", func(dir string) error { return os.RemoveAll(filepath.Join(dir, raftDir)) }},
+		{"empty Raft directory", func(dir string) error {
+			os.RemoveAll(filepath.Join(dir, raftDir))
+			return os.Mkdir(filepath.Join(dir, raftDir), 0o700)
+		}},
+		{"no log", func(dir string) error {
+			found, err := filepath.Glob(raft(dir, "*", "tandb"))
+			if err != nil || len(found) != 1 {
+				return fmt.Errorf("found %q (%v)", found, err)
+			}
+			return os.RemoveAll(found[0])
+		}},
+		{"no log file", func(dir string) error { return os.Remove(logFiles(t, dir)[0]) }},
+		{"empty log file", func(dir string) error { return os.Truncate(logFiles(t, dir)[0], 0) }},
+		{"cut log file", func(dir string) error {
+			info, err := os.Stat(logFiles(t, dir)[0])
+			if err != nil {
+				return err
+			}
+			return os.Truncate(logFiles(t, dir)[0], info.Size()/2)
+		}},
+		{"flipped bit at the end", func(dir string) error { return flip(logFiles(t, dir)[0], func(size int) int { return size - 3000 }) }},
+		{"flipped bit in the middle", func(dir string) error { return flip(logFiles(t, dir)[0], func(size int) int { return size / 2 }) }},
+		{"no snapshot", func(dir string) error { return os.Remove(snapshotFiles(t, dir)[0]) }},
+		{"cut snapshot", func(dir string) error { return os.Truncate(snapshotFiles(t, dir)[0], 2000) }},
+		{"flipped bit in the snapshot", func(dir string) error { return flip(snapshotFiles(t, dir)[0], func(size int) int { return size / 2 }) }},
+	} {
+		for from, source := range map[string]string{"closed": cfg.DataDir, "killed": killed} {
+			t.Run(d.name+"/"+from, func(t *testing.T) {
+				dir := filepath.Join(t.TempDir(), "data")
+				if err := os.CopyFS(dir, os.DirFS(source)); err != nil {
+					t.Fatal(err)
+				}
+				if err := d.do(dir); err != nil {
+					t.Fatal(err)
+				}
+				if d.name == "flipped bit in the middle" && from == "closed" {
+					// It hits what the snapshot covers, and nothing else is missing.
+					g.configs[1] = withDir(cfg, dir)
+					g.startAll()
+					if got := len(listed(g.nodes[1])); got != 50 {
+						t.Errorf("%d keys, want 50", got)
+					}
+					g.stop(1)
+					return
+				}
+				wantRefusal(t, withDir(cfg, dir), "replace this member")
+			})
+		}
+	}
+	// Without damage both can be started.
+	for _, dir := range []string{killed, cfg.DataDir} {
+		g.configs[1] = withDir(cfg, dir)
+		g.startAll()
+		if got := len(listed(g.nodes[1])); got != 50 {
+			t.Errorf("%s: %d keys, want 50", dir, got)
+		}
+		g.stop(1)
+	}
+}
+
+// TestOtherHostAndPlace: a data directory comes to another host name and mount
+// point, as that of a container does, with a snapshot that others need.
+func TestOtherHostAndPlace(t *testing.T) {
+	g := startGroup(t, 3, func(c *Config) { c.SnapshotEntries, c.CompactionOverhead = 50, 5 })
+	for i := range 200 {
+		mustSet(t, g.nodes[1], fmt.Sprint("k", i%20), fmt.Sprint(i))
+	}
+	want := g.agree()
+	g.stopAll()
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, cfg := range g.configs {
+		moved := cfg
+		moved.DataDir += "-moved"
+		if err := os.Rename(cfg.DataDir, moved.DataDir); err != nil {
+			t.Fatal(err)
+		}
+		root := filepath.Join(moved.DataDir, raftDir)
+		if err := os.Rename(filepath.Join(root, host), filepath.Join(root, "another-host")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(root, "dragonboat.ds"), []byte("of another host"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		g.configs[id] = moved
+	}
+	g.startAll()
+	if got := g.agree(); !maps.Equal(got, want) {
+		t.Errorf("%d keys, want %d", len(got), len(want))
+	}
+	for id, n := range g.nodes {
+		ss, err := n.logs.GetSnapshot(shardID, id)
+		if err != nil || !strings.HasPrefix(ss.Filepath, g.configs[id].DataDir) {
+			t.Errorf("snapshot of %d is looked for at %s (%v)", id, ss.Filepath, err)
+		}
+		if _, err := os.Stat(ss.Filepath); err != nil {
+			t.Error(err)
+		}
+	}
+	g.stopAll()
+	root := filepath.Join(g.configs[1].DataDir, raftDir)
+	if err := os.Mkdir(filepath.Join(root, "third-host"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	wantRefusal(t, g.configs[1], "several host names")
+}
+
+func TestMarkStartedIsDurableFirst(t *testing.T) {
+	g := newGroup(t, 1, nil)
+	cfg := g.configs[1]
+	if err := cfg.complete(); err != nil {
+		t.Fatal(err)
+	}
+	d, err := openDataDir(&cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id := readIdentity(t, cfg); id.Started || id.Starts != 1 || id.ReplicaID != 1 {
+		t.Errorf("identity before Raft: %+v", id)
+	}
+	d.close()
+	// Killed before the log had anything: that start may be repeated.
+	g.startAll()
+	mustSet(t, g.nodes[1], "k", "v")
+	if id := readIdentity(t, cfg); !id.Started || id.Starts != 2 {
+		t.Errorf("identity after Raft: %+v", id)
+	}
+}
+
+func TestWriteDurably(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "f")
+	for _, content := range []string{"longer content", "short"} {
+		if err := writeDurably(name, []byte(content)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(name); err != nil || string(got) != content {
+			t.Errorf("%q, %v", got, err)
+		}
+	}
+	if err := writeDurably(filepath.Join(name, "x"), nil); err == nil || errors.Is(err, fs.ErrExist) {
+		t.Errorf("got %v", err)
+	}
+}
