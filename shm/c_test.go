@@ -1,14 +1,21 @@
 package shm
 
 import (
+	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // compileC builds testdata/creader.c with the C reader.
@@ -18,9 +25,16 @@ func compileC(t *testing.T, flags ...string) string {
 	if err != nil {
 		t.Skip("no gcc")
 	}
+	sources := []string{"c/raftable_shm.h", "c/raftable_shm.c", "testdata/creader.c"}
+	for _, name := range sources {
+		// Tells the go command that a cached result depends on the file.
+		if _, err := os.Stat(name); err != nil {
+			t.Fatal(err)
+		}
+	}
 	program := filepath.Join(t.TempDir(), "creader")
-	args := append([]string{"-std=c11", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Ic", "-o", program,
-		"c/raftable_shm.c", "testdata/creader.c"}, flags...)
+	args := append([]string{"-std=c11", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Ic", "-o", program}, flags...)
+	args = append(args, sources[1:]...)
 	if out, err := exec.Command(gcc, args...).CombinedOutput(); err != nil {
 		t.Fatalf("gcc: %v\n%s", err, out)
 	}
@@ -36,33 +50,37 @@ func runC(t *testing.T, program string, args ...string) string {
 	return string(out)
 }
 
-// sortedLines makes the output of the C reader, which has no order, comparable.
-func sortedLines(s string) string {
-	lines := strings.Split(strings.TrimSpace(s), "\n")
-	slices.Sort(lines)
-	return strings.Join(lines, "\n")
-}
-
 // dump is what "creader dump" should print of a segment.
-func dump(t *testing.T, path string) string {
-	t.Helper()
-	r := open(t, path)
-	h := r.Header()
-	p, err := r.Picture()
-	if err != nil {
-		t.Fatal(err)
+func dump(path string) string {
+	r, err := Open(path)
+	switch {
+	case errors.Is(err, ErrLayoutVersion):
+		return "open: " + unix.EPROTONOSUPPORT.Error()
+	case errors.Is(err, ErrCorrupt), errors.Is(err, ErrNotSegment):
+		return "open: " + unix.EBADMSG.Error()
+	case err != nil:
+		return err.Error()
 	}
-	heartbeat := int64(0)
-	if !h.Heartbeat.IsZero() {
-		heartbeat = h.Heartbeat.UnixNano()
-	}
+	defer r.Close()
 	var b strings.Builder
-	fmt.Fprintf(&b, "generation %d applied %d hash %016x keys %d bytes %d writer %d heartbeat %d\n",
-		h.Generation, h.Applied, h.StateHash, h.Keys, h.Bytes, h.WriterPID, heartbeat)
-	for k, v := range p.All() {
-		fmt.Fprintf(&b, "%x=%x\n", k, v)
+	p, err := r.Picture()
+	if err == nil {
+		h := p.m.hdr
+		fmt.Fprintf(&b, "generation %d applied %d hash %016x keys %d bytes %d writer %d heartbeat %d\n",
+			h.generation, p.Index(), p.StateHash(), p.Len(), p.Bytes(), h.writerPID.Load(), h.heartbeat.Load())
+	} else {
+		m := r.m.Load()
+		p = &Picture{m, counters{applied: m.hdr.applied.Load()}}
+		fmt.Fprintf(&b, "stat: %s\n", unix.EBADMSG.Error())
 	}
-	return sortedLines(b.String())
+	for k, v := range p.Unordered() {
+		fmt.Fprintf(&b, "%x=%x", k, v)
+		if got, ok := p.Get(k); !ok || !bytes.Equal(got, v) {
+			b.WriteString(" but get differs")
+		}
+		b.WriteByte('\n')
+	}
+	return strings.TrimSpace(b.String())
 }
 
 // TestCReadsTheSame compares the C reader with ours on the golden segment, which
@@ -87,7 +105,7 @@ func TestCReadsTheSame(t *testing.T) {
 		w.Commit(i) // the last one stays uncommitted
 	}
 	for _, path := range []string{goldenPath(), w.o.Path} {
-		if got, want := sortedLines(runC(t, program, "dump", path)), dump(t, path); got != want {
+		if got, want := strings.TrimSpace(runC(t, program, "dump", path)), dump(path); got != want {
 			t.Errorf("%s: C reads\n%s\nGo reads\n%s", path, got, want)
 		}
 	}
@@ -101,15 +119,15 @@ func TestCReadsWhileWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(program, "bank", w.o.Path)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, "bank", w.o.Path)
+	var out lockedBuffer
+	cmd.Stdout = &out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	fmt.Fscanln(out, new(string)) // "open"
+	eventually(t, "the C reader is there", func() bool { return out.String() != "" })
 	for range 5000 {
 		if err := b.transfer(); err != nil {
 			t.Error(err)
@@ -118,34 +136,85 @@ func TestCReadsWhileWritten(t *testing.T) {
 	}
 	mustSet(t, w, b.index+1, "end", string(balance(0, b.rng)))
 	w.Commit(b.index + 1)
-	var verdict string
-	fmt.Fscanf(out, "%s", &verdict)
 	if err := cmd.Wait(); err != nil {
-		t.Errorf("%v: %s", err, verdict)
+		t.Errorf("%v: %s", err, out.String())
 	}
 }
 
-// TestCDamagedSegments runs the C reader under sanitizers over the segments that
-// TestDamagedContent gives to ours.
+// lockedBuffer is what a command prints, to be read while it runs.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// corpus returns the segments of the fuzz target's corpus.
+func corpus(t *testing.T) (segments [][]byte) {
+	t.Helper()
+	names, _ := filepath.Glob("testdata/fuzz/FuzzReader/*")
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		literal := strings.TrimSuffix(strings.TrimPrefix(string(text), "go test fuzz v1\n[]byte("), ")\n")
+		data, err := strconv.Unquote(literal)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		segments = append(segments, []byte(data))
+	}
+	return segments
+}
+
+// TestCDamagedSegments compares the C reader, under sanitizers, with ours on
+// damaged segments.
 func TestCDamagedSegments(t *testing.T) {
 	program := compileC(t, "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-	dir := t.TempDir()
+	segments := corpus(t)
+	if len(segments) < 10 {
+		t.Errorf("only %d segments in the corpus", len(segments))
+	}
 	rng := rand.New(rand.NewPCG(5, 6))
-	args := []string{"dump"}
 	for i := range 1500 {
 		data := damaged(golden(t), rng)
 		if i%10 == 0 {
 			data = data[:rng.IntN(len(data))]
 		}
+		segments = append(segments, data)
+	}
+	dir, args := t.TempDir(), []string{"dump"}
+	var want strings.Builder
+	for i, data := range segments {
 		path := filepath.Join(dir, fmt.Sprint(i))
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		args = append(args, path)
+		fmt.Fprintln(&want, dump(path))
 	}
-	out := runC(t, program, args...)
+	got, expected := strings.Split(runC(t, program, args...), "\n"), strings.Split(want.String(), "\n")
+	for i := range min(len(got), len(expected)) {
+		if !strings.EqualFold(got[i], expected[i]) { // strerror and Go differ in capitals
+			t.Fatalf("C reads\n%s\nGo reads\n%s", got[i], expected[i])
+		}
+	}
+	if len(got) != len(expected) {
+		t.Errorf("C prints %d lines, Go %d", len(got), len(expected))
+	}
 	for _, sign := range []string{"generation", "open:", "stat:"} {
-		if !strings.Contains(out, sign) {
+		if !strings.Contains(want.String(), sign) {
 			t.Errorf("no segment shows %q", sign)
 		}
 	}

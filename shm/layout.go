@@ -150,10 +150,12 @@ var (
 	_ = [1]struct{}{}[unsafe.Offsetof(record{}.keyLen)-28]
 )
 
-// size is the length of the record in the arena.
-func (r *record) size() uint64 {
-	return sizeOf(uint64(r.keyLen), uint64(r.valueLen&^tombstone))
+// length is that of the record without the zeros after the value, size with them.
+func (r *record) length() uint64 {
+	return recordSize + uint64(r.keyLen) + uint64(r.valueLen&^tombstone)
 }
+
+func (r *record) size() uint64 { return (r.length() + 8) &^ 7 }
 
 // live tells a value from a tombstone.
 func (r *record) live() bool { return r.valueLen&tombstone == 0 }

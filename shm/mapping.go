@@ -69,7 +69,7 @@ func (m *mapping) record(off uint64) *record {
 		return nil
 	}
 	r := (*record)(unsafe.Pointer(&m.data[off]))
-	if m.end-off < r.size() {
+	if size := r.size(); m.end-off < size || m.data[off+r.length()] != 0 {
 		return nil
 	}
 	return r

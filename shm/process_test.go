@@ -22,11 +22,12 @@ const childEnv = "SHM_TEST_CHILD"
 // children are the roles. Each gets the path of the segment, and reports a
 // failure by returning it.
 var children = map[string]func(path string) error{
-	"bank":           childBank,
-	"reader":         childReader,
-	"half":           childHalf,
-	"dies-in-switch": childDiesInSwitch,
-	"file-limit":     childFileLimit,
+	"bank":               childBank,
+	"reader":             childReader,
+	"half":               childHalf,
+	"dies-before-rename": func(path string) error { return childDies(path, false) },
+	"dies-after-rename":  func(path string) error { return childDies(path, true) },
+	"file-limit":         childFileLimit,
 }
 
 func TestMain(m *testing.M) {
@@ -256,21 +257,29 @@ func TestKilledBeforeCommit(t *testing.T) {
 	}
 }
 
-// dyingMemory kills the process when it should publish its generation.
-type dyingMemory struct{ memory }
+// dyingMemory kills the process when it publishes its generation, before or after
+// the rename. The generation that it replaces gets a second name.
+type dyingMemory struct {
+	*file
+	renamed bool
+}
 
-func (dyingMemory) publish() error {
-	fmt.Println("dead")
+func (m dyingMemory) publish() error {
+	err := os.Link(m.target, m.target+".old")
+	if m.renamed {
+		err = errors.Join(err, m.file.publish())
+	}
+	fmt.Println("dead ", err)
 	unix.Kill(os.Getpid(), unix.SIGKILL)
 	select {}
 }
 
-func childDiesInSwitch(path string) error {
+func childDies(path string, renamed bool) error {
 	o := Options{Path: path, ArenaBytes: 2048, Slots: 8}
 	o.newMemory = func(generation, size uint64) (memory, error) {
 		mem, err := createFile(nextName(path, generation), path, int64(size), defaultMode)
 		if generation == 3 {
-			return dyingMemory{mem}, err
+			return dyingMemory{mem, renamed}, err
 		}
 		return mem, err
 	}
@@ -282,26 +291,55 @@ func childDiesInSwitch(path string) error {
 	return err
 }
 
-// TestKilledBetweenMarkAndRename: readers of a generation whose successor never
-// came keep its content, and find what the next writer makes.
-func TestKilledBetweenMarkAndRename(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "table")
-	c := startChild(t, "dies-in-switch", path)
-	c.line(t)
-	c.Wait()
-	r := open(t, path)
-	last := r.Header()
-	if last.Generation != 2 || last.Applied == 0 || get(r, "key") != fmt.Sprint(last.Applied) {
-		t.Fatalf("%+v, key is %q", last, get(r, "key"))
+// TestKilledInSwitch: a reader of the generation that was being replaced when the
+// writer died reads on, and finds what the next writer makes.
+func TestKilledInSwitch(t *testing.T) {
+	for role, generation := range map[string]uint64{"dies-before-rename": 2, "dies-after-rename": 3} {
+		t.Run(role, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "table")
+			c := startChild(t, role, path)
+			if got := c.line(t); got != "dead  <nil>" {
+				t.Fatal(got)
+			}
+			c.Wait()
+			r := open(t, path+".old")
+			r.path = path // as if it had been open since before the switch
+			h := r.Header()
+			if h.Generation != generation || h.Applied == 0 || get(r, "key") != fmt.Sprint(h.Applied) {
+				t.Fatalf("%+v, key is %q", h, get(r, "key"))
+			}
+			os.Remove(path + ".old")
+			w := create(t, Options{Path: path})
+			mustSet(t, w, 1, "key", "new")
+			w.Commit(1)
+			if got := get(r, "key"); got != "new" {
+				t.Errorf("the reader did not follow: %q", got)
+			}
+			onlyFiles(t, path)
+		})
 	}
-	if _, err := os.Stat(nextName(path, 3)); err != nil {
-		t.Fatal("no half-built generation: ", err)
-	}
-	w := create(t, Options{Path: path})
-	mustSet(t, w, 1, "key", "new")
+}
+
+// TestPathGone: whoever removes the file takes nothing from those who read it.
+func TestPathGone(t *testing.T) {
+	w := create(t, small(t))
+	mustSet(t, w, 1, "key", "1")
 	w.Commit(1)
-	if got := get(r, "key"); got != "new" {
-		t.Errorf("the reader did not follow: %q", got)
+	r := open(t, w.o.Path)
+	for w.Stats().Generation < 2 {
+		mustSet(t, w, 2, "key", "2")
 	}
-	onlyFiles(t, path)
+	if err := os.Rename(w.o.Path, w.o.Path+".away"); err != nil {
+		t.Fatal(err)
+	}
+	w.Commit(2)
+	if got := get(r, "key"); got != "1" {
+		t.Errorf("without a file to go over to: %q", got)
+	}
+	if err := os.Rename(w.o.Path+".away", w.o.Path); err != nil {
+		t.Fatal(err)
+	}
+	if got := get(r, "key"); got != "2" {
+		t.Errorf("with the file back: %q", got)
+	}
 }

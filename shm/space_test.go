@@ -94,6 +94,47 @@ func TestNoSpaceInjected(t *testing.T) {
 	}
 }
 
+// stuckMemory cannot be published.
+type stuckMemory struct{ memory }
+
+var errStuck = errors.New("cannot rename")
+
+func (stuckMemory) publish() error { return errStuck }
+
+// TestPublishFails: a generation that cannot take its place changes nothing.
+func TestPublishFails(t *testing.T) {
+	o, stuck := small(t), false
+	path := o.Path
+	o.newMemory = func(generation, size uint64) (memory, error) {
+		mem, err := createFile(nextName(path, generation), path, int64(size), defaultMode)
+		if stuck {
+			return stuckMemory{mem}, err
+		}
+		return mem, err
+	}
+	w := create(t, o)
+	mustSet(t, w, 1, "key", "value")
+	w.Commit(1)
+	stuck = true
+	if err := w.Set(2, []byte("large"), make([]byte, 5000)); err != errStuck {
+		t.Errorf("Set: %v", err)
+	}
+	if err := w.Replace(2, func() ([]byte, []byte, error) { return nil, nil, io.EOF }); err != errStuck {
+		t.Errorf("Replace: %v", err)
+	}
+	if w.t.m.hdr.superseded.Load() != 0 {
+		t.Error("the generation that stays is marked superseded")
+	}
+	onlyFiles(t, path)
+	want(t, w.Picture(), 1, "key=value ")
+	stuck = false
+	mustSet(t, w, 2, "large", string(make([]byte, 5000)))
+	w.Commit(2)
+	if got := get(open(t, path), "key"); got != "value" {
+		t.Errorf("after the trouble: %q", got)
+	}
+}
+
 func TestNoSpaceOnTmpfs(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can mount")

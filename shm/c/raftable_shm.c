@@ -34,6 +34,7 @@ struct raftable {
 	char *path;
 	struct mapping map;
 	unsigned pinned; /* calls to raftable_every that run on map */
+	uint64_t at;     /* the index that they see */
 };
 
 static uint64_t load(const uint64_t *p)
@@ -98,16 +99,21 @@ static int map_file(const char *path, const struct mapping *old, struct mapping 
 	return err;
 }
 
-/* Goes over to the next generation if there is one at the path. */
-static const struct mapping *current(raftable *t)
+/*
+ * Goes over to the next generation if there is one at the path, and returns the
+ * index to read at, which is to be known before any slot is read.
+ */
+static uint64_t begin(raftable *t)
 {
+	if (t->pinned != 0)
+		return t->at;
 	struct mapping next;
-	if (load(&t->map.header->superseded) != 0 && t->pinned == 0 &&
+	if (load(&t->map.header->superseded) != 0 &&
 	    map_file(t->path, &t->map, &next) == 0) {
 		munmap((void *)t->map.data, t->map.size);
 		t->map = next;
 	}
-	return &t->map;
+	return load(&t->map.header->applied);
 }
 
 /* Returns the record at off, or NULL where none can lie. */
@@ -118,8 +124,8 @@ static const struct raftable_record *record_at(const struct mapping *m, uint64_t
 		return NULL;
 	const struct raftable_record *r = (const void *)(m->data + off);
 	uint64_t len = sizeof *r + (uint64_t)r->key_len + (r->value_len & ~RAFTABLE_TOMBSTONE);
-	/* The NUL after the value must lie in the arena too. */
-	if (m->end - off <= len || m->data[off + len] != 0)
+	/* From 1 to 8 zeros follow. */
+	if (m->end - off < ((len + 8) & ~UINT64_C(7)) || m->data[off + len] != 0)
 		return NULL;
 	return r;
 }
@@ -221,8 +227,8 @@ void raftable_close(raftable *t)
 
 const char *raftable_get(raftable *t, const char *key, size_t key_len, size_t *value_len)
 {
-	const struct mapping *m = current(t);
-	uint64_t applied = load(&m->header->applied); /* before the slot */
+	const struct mapping *m = &t->map;
+	uint64_t applied = begin(t);
 	const struct raftable_record *r = visible(m, locate(m, key, key_len), applied);
 	if (r == NULL)
 		return NULL;
@@ -233,11 +239,12 @@ const char *raftable_get(raftable *t, const char *key, size_t key_len, size_t *v
 
 int raftable_every(raftable *t, raftable_func func, void *arg)
 {
-	const struct mapping *m = current(t);
-	uint64_t applied = load(&m->header->applied);
+	const struct mapping *m = &t->map;
+	uint64_t applied = begin(t);
 	int result = 0;
 
 	t->pinned++;
+	t->at = applied;
 	for (uint64_t i = 0; i < m->slot_count && result == 0; i++) {
 		const struct raftable_record *r = visible(m, load(&m->slots[i]) & OFFSET_MASK, applied);
 		if (r != NULL)
@@ -249,10 +256,10 @@ int raftable_every(raftable *t, raftable_func func, void *arg)
 
 int raftable_stat(raftable *t, struct raftable_info *info)
 {
-	const struct mapping *m = current(t);
+	uint64_t applied = begin(t);
+	const struct mapping *m = &t->map;
 	const struct raftable_header *h = m->header;
-	bool found = false;
-	uint64_t applied;
+	bool found;
 
 	/* Repeats only if the writer commits in between. */
 	do {

@@ -39,8 +39,8 @@ const char *raftable_get(raftable *t, const char *key, size_t key_len, size_t *v
  * raftable_every calls func for every key, in no particular order, until func
  * returns something else than 0; it returns what func returned last. All calls
  * see the table as it is at one applied index, and so do calls to raftable_get
- * with t from within func. The key does not end in NUL, the value does. Both are
- * valid until func returns.
+ * and raftable_every with t from within func. The key does not end in NUL, the
+ * value does. Both are valid until func returns. func must not close t.
  */
 typedef int (*raftable_func)(const char *key, size_t key_len,
                              const char *value, size_t value_len, void *arg);
