@@ -80,6 +80,7 @@ type Config struct {
 type testHooks struct {
 	freeSpace   func() (uint64, error) // instead of asking the file system
 	proposeMore int                    // propose every command so many times more
+	applied     func(command []byte)   // told of every command of this node that was applied
 	segment     shm.Options            // but for Path
 }
 

@@ -28,6 +28,7 @@ type stateMachine struct {
 	sess *session
 	log  zerolog.Logger
 	stop chan struct{} // closed before the Raft node is closed
+	put  func(index uint64, c *command) error
 
 	dedup *dedupTable // only touched by Update and its like
 	woken []uint64    // scratch of Update
@@ -51,10 +52,12 @@ func (h *haltError) Unwrap() error { return h.err }
 const stallRetry = 200 * time.Millisecond
 
 func newStateMachine(w *shm.Writer, sess *session, log zerolog.Logger) *stateMachine {
-	return &stateMachine{
+	f := &stateMachine{
 		w: w, sess: sess, log: log, dedup: newDedupTable(),
 		stop: make(chan struct{}), failed: make(chan struct{}),
 	}
+	f.put = f.putOnce
+	return f
 }
 
 var _ sm.IConcurrentStateMachine = (*stateMachine)(nil)
@@ -113,7 +116,7 @@ var errReleased = errors.New("closed while waiting for room in the segment")
 // write waits while the segment has no room.
 func (f *stateMachine) write(index uint64, c *command) error {
 	for {
-		err := f.writeOnce(index, c)
+		err := f.put(index, c)
 		if !errors.Is(err, shm.ErrNoSpace) {
 			if f.stalled.Swap(nil) != nil {
 				f.log.Info().Msg("shared memory has room again, applying goes on")
@@ -134,7 +137,7 @@ func (f *stateMachine) write(index uint64, c *command) error {
 	}
 }
 
-func (f *stateMachine) writeOnce(index uint64, c *command) error {
+func (f *stateMachine) putOnce(index uint64, c *command) error {
 	if c.op == opDelete {
 		_, err := f.w.Delete(index, c.key)
 		return err

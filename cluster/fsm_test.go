@@ -8,6 +8,7 @@ import (
 	"maps"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -282,6 +283,48 @@ func TestSnapshotThatCannotBeWritten(t *testing.T) {
 	}
 	if m.fault() != nil {
 		t.Error("that is no reason to halt")
+	}
+}
+
+// TestWaitsForSharedMemory: a segment without room skips nothing.
+func TestWaitsForSharedMemory(t *testing.T) {
+	m := newMachine(t, 1, 1)
+	var full atomic.Bool
+	full.Store(true)
+	inner := m.put
+	m.put = func(index uint64, c *command) error {
+		if full.Load() {
+			return fmt.Errorf("%w: no more", shm.ErrNoSpace)
+		}
+		return inner(index, c)
+	}
+	w := m.sess.begin(1)
+	ended := make(chan struct{})
+	feed := func(c command) { m.feed(c); ended <- struct{}{} }
+	go feed(set(1, 1, w.seq, "k", "v"))
+	poll(t, "the stall", func() error {
+		if m.fault() == nil {
+			return errors.New("no fault")
+		}
+		return nil
+	})
+	full.Store(false)
+	<-ended
+	<-w.done
+	m.wantContent(map[string]string{"k": "v"})
+	if err := m.fault(); err != nil {
+		t.Errorf("still at fault: %v", err)
+	}
+	full.Store(true)
+	go feed(set(1, 1, 2, "k", "never applied here"))
+	close(m.stop)
+	<-ended
+	full.Store(false)
+	m.feed(set(1, 1, 3, "k", "nor what comes after"))
+	m.wantContent(map[string]string{"k": "v"})
+	state, _ := m.PrepareSnapshot()
+	if err := m.SaveSnapshot(state, io.Discard, nil, nil); err == nil {
+		t.Error("saved a snapshot that lacks something")
 	}
 }
 

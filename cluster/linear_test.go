@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -117,12 +118,36 @@ func (r *recorder) do(t *testing.T, n *Node, in registerInput) (out registerOutp
 	return registerOutput{}, false
 }
 
-// TestLinearizable has clients on three nodes, every proposal made three times,
-// while leaders are stopped and started again.
+// echo keeps commands that were applied, to propose them again.
+type echo struct {
+	mu       sync.Mutex
+	commands [][]byte
+}
+
+func (e *echo) keep(command []byte) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.commands = append(e.commands, bytes.Clone(command))
+}
+
+// last returns one of the last few.
+func (e *echo) last() []byte {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.commands) == 0 {
+		return nil
+	}
+	return e.commands[len(e.commands)-1-rand.IntN(min(len(e.commands), 50))]
+}
+
+// TestLinearizable has clients on three nodes, every proposal made twice at once
+// and now and then again later, while leaders are stopped and started again.
 func TestLinearizable(t *testing.T) {
+	var echoed echo
 	g := startGroup(t, 3, func(c *Config) {
 		c.SnapshotEntries, c.CompactionOverhead = 200, 20
-		c.test.proposeMore = 2
+		c.test.proposeMore = 1
+		c.test.applied = echoed.keep
 	})
 	var mu sync.Mutex // over g.nodes
 	pick := func(rnd *rand.Rand) func() *Node {
@@ -146,7 +171,15 @@ func TestLinearizable(t *testing.T) {
 		rnd := rand.New(rand.NewPCG(rand.Uint64(), uint64(i)))
 		wg.Go(func() { recorders[i].run(t, ctx, pick(rnd), rnd) })
 	}
-	var lost []*Node
+	wg.Go(func() {
+		node := pick(rand.New(rand.NewPCG(rand.Uint64(), 1)))
+		for tick := time.NewTicker(3 * time.Millisecond); ctx.Err() == nil; <-tick.C {
+			if command := echoed.last(); command != nil {
+				node().propose(command, time.Second)
+			}
+		}
+	})
+	stopped := 0
 	for range 2 {
 		// Longer than one election, so that there are calls before and after it.
 		somewhere := g.nodes[g.leader()]
@@ -156,7 +189,7 @@ func TestLinearizable(t *testing.T) {
 		n := g.nodes[leader]
 		delete(g.nodes, leader)
 		mu.Unlock()
-		lost = append(lost, n)
+		stopped++
 		if err := n.Close(); err != nil {
 			t.Error(err)
 		}
@@ -182,7 +215,7 @@ func TestLinearizable(t *testing.T) {
 		}
 		history = append(history, r.ops...)
 	}
-	t.Logf("%d operations, %d with an unknown outcome, %d leaders stopped", len(history), unknown, len(lost))
+	t.Logf("%d operations, %d with an unknown outcome, %d leaders stopped", len(history), unknown, stopped)
 	model := register.ToModel()
 	switch porcupine.CheckOperationsTimeout(model, history, 60*time.Second) {
 	case porcupine.Illegal:

@@ -54,6 +54,9 @@ func (n *Node) execute(ctx context.Context, op opcode, key, value []byte) error 
 	})
 	p := &proposal{n: n, w: w, bytes: *buffer}
 	err := p.run(ctx)
+	if n.cfg.test.applied != nil && err == nil {
+		n.cfg.test.applied(*buffer)
+	}
 	if cap(*buffer) <= largeBuffer {
 		buffers.Put(buffer)
 	}
