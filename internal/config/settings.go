@@ -30,8 +30,8 @@ type Settings struct {
 	DrainTimeout   time.Duration `name:"drain-timeout" env:"RAFTPROXY_DRAIN_TIMEOUT" default:"30s" group:"Clients" help:"Time for sessions to end by themselves after SIGTERM, before they are closed."`
 	InspectLimit   Size          `name:"inspect-limit" env:"RAFTPROXY_INSPECT_LIMIT" default:"16MiB" group:"Clients" help:"Size of the largest statement that is looked through for raftable() calls; larger ones are forwarded as they are."`
 
-	SetTimeout   time.Duration `name:"set-timeout" env:"RAFTPROXY_SET_TIMEOUT" default:"5s" group:"Table" help:"Time for a set, a delete or a linearizable read."`
-	Consistency  string        `name:"consistency" env:"RAFTPROXY_CONSISTENCY" default:"local" group:"Table" help:"How get and list read unless a session says otherwise: local (this node's replica) or linearizable (behind no acknowledged set)."`
+	SetTimeout   time.Duration `name:"set-timeout" env:"RAFTPROXY_SET_TIMEOUT" default:"5s" group:"Table" help:"Time for a set, a delete or a linearizable read, where the call itself gives none."`
+	Consistency  string        `name:"consistency" env:"RAFTPROXY_CONSISTENCY" default:"local" group:"Table" help:"How get and list read: local (this node's replica as it is) or linearizable (after a wait, if need be, for every set acknowledged on any node before)."`
 	MaxValueSize Size          `name:"max-value-size" env:"RAFTPROXY_MAX_VALUE_SIZE" default:"1MiB" group:"Table" help:"Size of the largest value, at most 64MiB."`
 	Quota        Size          `name:"quota" env:"RAFTPROXY_QUOTA" default:"256MiB" group:"Table" help:"Size of all keys and values together, beyond which this node refuses sets."`
 	MaxInFlight  int           `name:"max-in-flight" env:"RAFTPROXY_MAX_IN_FLIGHT" default:"2048" group:"Table" help:"Sets and deletes of this node that may wait for the group at the same time; more are refused."`
