@@ -145,7 +145,7 @@ func (b *backend) begin(hdr []byte) {
 	}
 	b.typ, b.passing, b.inMessage = typ, size-headerSize, true
 	b.hiding = b.s.owed.hides(typ)
-	b.noting = (typ == 'S' || typ == 'Z' || typ == 'K') && size <= noteLimit
+	b.noting = (typ == 'S' || typ == 'Z' || typ == 'K' || typ == 'C' && b.s.owed.tellsEnd()) && size <= noteLimit
 	b.note = b.note[:0]
 }
 
@@ -162,6 +162,8 @@ func (b *backend) finish() {
 			value, _, _ := bytes.Cut(rest, []byte{0})
 			b.settings.set(name, value)
 		}
+	case b.typ == 'C':
+		b.s.owed.completed(b.note)
 	case b.typ == 'K' && !b.keyKnown:
 		b.s.cancelKey = string(b.note)
 	}

@@ -31,8 +31,13 @@ type extended struct {
 	portals map[string]*portal
 	// answered: a message since the last Sync was answered here.
 	answered bool
-	// doubted: the client sent a text that may have dropped names from the server.
+	// taken are the names of the server's portals that were bound since the transaction number takenIn began.
+	taken   map[string]bool
+	takenIn uint64
+	// doubts counts the texts of the client that may have dropped names from the server.
 	doubts uint64
+	// A statement of ours took the place of the unnamed statement or portal, and the server may still have one.
+	staleStmt, stalePortal bool
 }
 
 // prepared is a prepared statement of ours.
@@ -50,7 +55,7 @@ type portal struct {
 
 // live says whether messages of the extended protocol may be ours.
 func (x *extended) live() bool {
-	return x != nil && (x.answered || len(x.stmts) > 0 || len(x.portals) > 0)
+	return x != nil && (x.answered || len(x.stmts) > 0 || len(x.portals) > 0 || len(x.taken) > 0 || x.staleStmt || x.stalePortal)
 }
 
 func (x *extended) clear() {
@@ -60,6 +65,7 @@ func (x *extended) clear() {
 	for name := range x.portals {
 		x.dropPortal(name)
 	}
+	clear(x.taken)
 }
 
 func (x *extended) dropPortal(name string) {
@@ -89,20 +95,26 @@ func containsFold(text []byte, word string) bool {
 // parse deals with a Parse message.
 func (f *frontend) parse(msg []byte) (ours bool, err error) {
 	name, text, ok := parseFields(msg)
-	if ok && mentionsCall(text) {
-		state, err := f.settle()
-		if err != nil || state == settledSkipping {
-			return true, err
-		}
-		if state == settledIdle {
-			if prog := f.program(text); prog != nil && len(prog.stmts) <= 1 {
-				return true, f.prepare(string(name), prog, msg)
-			}
+	call := ok && mentionsCall(text)
+	if !call && !f.ext.live() {
+		return false, nil
+	}
+	state, err := f.settle()
+	if err != nil || state == settledSkipping {
+		return true, err
+	}
+	if state == settledCopying {
+		return false, nil
+	}
+	if call {
+		if prog := f.program(text); prog != nil && len(prog.stmts) <= 1 {
+			return true, f.prepare(string(name), prog, msg)
 		}
 	}
 	if f.ext != nil {
 		if ok && len(name) == 0 {
 			delete(f.ext.stmts, "")
+			f.ext.staleStmt = false
 		}
 		f.ext.noteText(text)
 	}
@@ -126,11 +138,12 @@ func (f *frontend) prepare(name string, prog *program, msg []byte) error {
 	if err := m.Decode(msg[headerSize:]); err != nil {
 		return f.fail(errMalformed())
 	}
+	if name == "" { // gone, whatever comes of the new one
+		delete(f.ext.stmts, "")
+		f.ext.staleStmt = f.serverUnnamed
+	}
 	if status, _ := f.transaction(); status == 'E' {
 		return f.fail(errFailedTransaction)
-	}
-	if name == "" {
-		delete(f.ext.stmts, "")
 	}
 	if prog.refusal != nil {
 		return f.fail(prog.refusal)
@@ -177,18 +190,67 @@ func (f *frontend) prepareNamed(name string, p *prepared) error {
 	return err
 }
 
+// takeUnnamed makes the server forget its unnamed statement and portal, when it would else be asked for one that a
+// statement of ours has replaced.
+func (f *frontend) takeUnnamed(typ byte, body []byte) error {
+	stmt, portal := false, false
+	switch typ {
+	case 'B':
+		_, rest, _ := bytes.Cut(body, []byte{0})
+		stmt = len(rest) > 0 && rest[0] == 0
+	case 'D', 'C':
+		stmt = len(body) > 1 && body[0] == 'S' && body[1] == 0
+		portal = len(body) > 1 && body[0] == 'P' && body[1] == 0
+	case 'E':
+		portal = len(body) > 0 && body[0] == 0
+	}
+	if stmt && f.ext.staleStmt {
+		f.ext.staleStmt = false
+		f.forwarded = true
+		return f.send(closeUnnamedStatement, 'C'|quiet)
+	}
+	if portal {
+		return f.dropServerPortal()
+	}
+	return nil
+}
+
+// dropServerPortal makes the server forget an unnamed portal that a statement of ours has replaced. Outside of a
+// transaction it has none.
+func (f *frontend) dropServerPortal() error {
+	if !f.ext.stalePortal {
+		return nil
+	}
+	f.ext.stalePortal = false
+	if status, _ := f.transaction(); status == 'I' && !f.openAtServer() {
+		return nil
+	}
+	f.forwarded = true
+	return f.send(closeUnnamedPortal, 'C'|quiet)
+}
+
+var (
+	closeUnnamedStatement = []byte{'C', 0, 0, 0, 6, 'S', 0}
+	closeUnnamedPortal    = []byte{'C', 0, 0, 0, 6, 'P', 0}
+)
+
 // begin makes ready for an answer of our own in the extended protocol.
 func (f *frontend) begin() {
+	f.extended().answered = true
+}
+
+// extended is the session's state of the extended protocol, made when it is first needed.
+func (f *frontend) extended() *extended {
 	if f.ext == nil {
-		f.ext = &extended{stmts: map[string]*prepared{}, portals: map[string]*portal{}}
+		f.ext = &extended{stmts: map[string]*prepared{}, portals: map[string]*portal{}, taken: map[string]bool{}}
 	}
-	f.ext.answered = true
+	return f.ext
 }
 
 // fail answers with an error and discards what follows up to Sync. If the server has a transaction open, it fails.
 func (f *frontend) fail(e *pgError) error {
 	status, _ := f.transaction()
-	if status == 'T' || f.forwarded {
+	if status == 'T' || f.openAtServer() {
 		f.forwarded = true
 		if err := f.ask(failMessage, 'E'|quiet); err != nil {
 			return err
@@ -203,6 +265,7 @@ func (f *frontend) fail(e *pgError) error {
 // extendedMessage deals with the other messages of the extended protocol in a session that has statements of ours.
 func (f *frontend) extendedMessage(typ byte, msg []byte) (ours bool, err error) {
 	body := msg[headerSize:]
+	f.extended()
 	if typ == 'S' {
 		return f.sync()
 	}
@@ -212,10 +275,10 @@ func (f *frontend) extendedMessage(typ byte, msg []byte) (ours bool, err error) 
 		}
 		return !f.forwarded, f.flushOut()
 	}
-	if !f.isOurs(typ, body) {
-		if typ == 'B' && len(body) > 0 && body[0] == 0 {
-			f.ext.dropPortal("")
-		}
+	ours = f.isOurs(typ, body)
+	portal, replaces := f.replaces(typ, body)
+	named := typ == 'B' && portal != "" || typ == 'C' && len(f.ext.taken) > 0
+	if !ours && !replaces && !named && !f.ext.staleStmt && !f.ext.stalePortal {
 		return false, nil
 	}
 	state, err := f.settle()
@@ -224,6 +287,15 @@ func (f *frontend) extendedMessage(typ byte, msg []byte) (ours bool, err error) 
 	}
 	if state == settledCopying {
 		return false, nil
+	}
+	if !ours {
+		if replaces {
+			if ours, err = f.replacePortal(portal); ours || err != nil {
+				return ours, err
+			}
+		}
+		f.trackPortals(typ, body)
+		return false, f.takeUnnamed(typ, body)
 	}
 	f.begin()
 	switch typ {
@@ -235,6 +307,52 @@ func (f *frontend) extendedMessage(typ byte, msg []byte) (ours bool, err error) 
 		return true, f.execute(body)
 	}
 	return f.closeMessage(body)
+}
+
+// replaces says whether a Bind for the server takes the name of a portal of ours, or of an unnamed one that we replaced.
+func (f *frontend) replaces(typ byte, body []byte) (portal string, ok bool) {
+	if typ != 'B' {
+		return "", false
+	}
+	name, _, _ := bytes.Cut(body, []byte{0})
+	return string(name), f.ext.portals[string(name)] != nil || len(name) == 0 && f.ext.stalePortal
+}
+
+// trackPortals keeps the names of the server's portals, which must not be given to portals of ours.
+func (f *frontend) trackPortals(typ byte, body []byte) {
+	if _, ends := f.transaction(); f.ext.takenIn != ends {
+		f.ext.takenIn = ends
+		clear(f.ext.taken)
+	}
+	switch {
+	case typ == 'B' && len(body) > 0 && body[0] != 0:
+		name, _, _ := bytes.Cut(body, []byte{0})
+		f.ext.taken[string(name)] = true
+	case typ == 'C' && len(body) > 1 && body[0] == 'P':
+		delete(f.ext.taken, string(bytes.TrimSuffix(body[1:], []byte{0})))
+	}
+}
+
+// replacePortal makes room for a portal of the server's.
+func (f *frontend) replacePortal(name string) (ours bool, err error) {
+	if p := f.ext.portals[name]; p != nil && name != "" && f.alive(p) {
+		return true, f.fail(errPortalExists(name))
+	}
+	f.ext.dropPortal(name)
+	if name == "" {
+		return false, f.dropServerPortal()
+	}
+	return false, nil
+}
+
+// alive says whether the transaction that a portal lives in is still open.
+func (f *frontend) alive(p *portal) bool {
+	_, ends := f.transaction()
+	return p.txEnds == ends
+}
+
+func errPortalExists(name string) *pgError {
+	return &pgError{code: codeDuplicateCursor, message: `cursor "` + name + `" already exists`}
 }
 
 // isOurs says whether a message names one of our statements or portals.
@@ -273,7 +391,7 @@ func (f *frontend) sync() (ours bool, err error) {
 		return true, err
 	}
 	f.skipping = false
-	if state != settledIdle {
+	if state != settledIdle || f.openAtServer() {
 		return false, nil
 	}
 	status, _ := f.transaction()
@@ -324,8 +442,8 @@ func (f *frontend) bind(body []byte) (bool, error) {
 		return true, f.fail(errFailedTransaction)
 	}
 	name := string(m.portal)
-	if old := f.ext.portals[name]; old != nil && name != "" && old.txEnds == ends {
-		return true, f.fail(&pgError{code: codeDuplicateCursor, message: `cursor "` + name + `" already exists`})
+	if old := f.ext.portals[name]; name != "" && (old != nil && f.alive(old) || f.ext.taken[name] && f.ext.takenIn == ends) {
+		return true, f.fail(errPortalExists(name))
 	}
 	params, e := m.parameters(p)
 	if e != nil {
@@ -336,6 +454,9 @@ func (f *frontend) bind(body []byte) (bool, error) {
 			" result formats but query has " + itoa(len(p.st.Columns)) + " columns"})
 	}
 	f.ext.dropPortal(name)
+	if name == "" {
+		f.ext.stalePortal = f.serverUnnamed
+	}
 	f.ext.portals[name] = &portal{
 		cursor: cursor{st: p.st, params: params, formats: m.resultFormats},
 		txEnds: ends,

@@ -28,6 +28,9 @@ type frontend struct {
 	// forwarded: the server was sent messages of an extended query since the last Sync.
 	forwarded bool
 
+	// serverUnnamed: the server may have an unnamed statement or portal.
+	serverUnnamed bool
+
 	last lastPlan
 	ext  *extended // our own prepared statements and portals; nil in a session that never had one
 }
@@ -80,7 +83,11 @@ func (f *frontend) walk(chunk []byte) error {
 			f.goBlind(typ)
 			return f.forward(chunk[from:])
 		}
-		if !f.reads(typ, size) {
+		if typ == 'B' && size > headerSize && len(rest) == headerSize {
+			f.held = append(f.held, rest...)
+			return f.forward(chunk[from:pos])
+		}
+		if !f.reads(typ, size) && !(typ == 'B' && f.namesPortal(rest, size)) {
 			f.note(typ)
 			f.passing = size
 			continue
@@ -124,8 +131,12 @@ func (f *frontend) resume(chunk []byte) ([]byte, error) {
 		return nil, nil
 	}
 	typ, size := header(f.held)
-	// A message that is not read, or makes no sense, needs no more than its header here: walk deals with the rest.
-	if size >= headerSize && f.reads(typ, size) && !take(size) {
+	// Of a Bind the first byte of the portal's name is needed.
+	if typ == 'B' && size > headerSize && len(f.held) == headerSize && !take(headerSize+1) {
+		return nil, nil
+	}
+	// A message that is not read, or makes no sense, needs no more than that: walk deals with the rest.
+	if size >= headerSize && (f.reads(typ, size) || typ == 'B' && f.namesPortal(f.held, size)) && !take(size) {
 		return nil, nil
 	}
 	whole := f.held
@@ -163,6 +174,11 @@ func (f *frontend) reads(typ byte, size int) bool {
 	return f.skipping && typ != 'X'
 }
 
+// namesPortal says whether a Bind gives its portal a name, which must then be remembered. Few do.
+func (f *frontend) namesPortal(msg []byte, size int) bool {
+	return size > headerSize && msg[headerSize] != 0 && size <= f.s.srv.cfg.InspectLimit
+}
+
 // inspect looks at one whole message. ours says that it is dealt with and must not be forwarded. msg is valid during the
 // call only.
 func (f *frontend) inspect(typ byte, msg []byte) (ours bool, err error) {
@@ -184,7 +200,9 @@ func (f *frontend) note(typ byte) {
 	case 'Q', 'F', 'c', 'f':
 	case 'S':
 		f.forwarded = false
-	case 'P', 'B', 'D', 'E', 'C':
+	case 'P', 'B':
+		f.forwarded, f.serverUnnamed = true, true
+	case 'D', 'E', 'C':
 		f.forwarded = true
 	default:
 		return

@@ -1,6 +1,9 @@
 package proxy
 
-import "sync"
+import (
+	"bytes"
+	"sync"
+)
 
 // entry is one message that was sent to the server and that it owes an answer to: the message's type, or entryStartup,
 // together with flags that say which of its answers the client must not see.
@@ -45,6 +48,7 @@ type owed struct {
 	copyIn     bool // the server reads CopyData
 	delivering bool // answers were taken off the account but are not yet written to the client
 	closed     bool
+	open       bool   // the server got messages of an extended query and no Sync that counts after them
 	started    bool   // the first ReadyForQuery was seen
 	status     byte   // transaction status of the last ReadyForQuery
 	txEnds     uint64 // how often a ReadyForQuery said that no transaction is open
@@ -59,6 +63,7 @@ func (o *owed) init() {
 // push adds what is about to be sent. The caller holds mu.
 func (o *owed) push(e entry) {
 	k := e.kind()
+	o.open = o.open || isExtended(k)
 	switch {
 	case o.skipping:
 		if k != 'S' {
@@ -81,6 +86,15 @@ func (o *owed) push(e entry) {
 		o.entries, o.head = o.entries[:0], 0
 	}
 	o.entries = append(o.entries, e)
+}
+
+// isExtended says whether a message belongs to an extended query, which a Sync must end.
+func isExtended(kind byte) bool {
+	switch kind {
+	case 'P', 'B', 'D', 'E', 'C':
+		return true
+	}
+	return false
 }
 
 func (o *owed) empty() bool { return o.head == len(o.entries) }
@@ -148,6 +162,23 @@ func (o *owed) answered(typ, status byte) {
 	}
 }
 
+// tellsEnd says whether the tag of a CommandComplete that comes now may tell that a transaction block has ended before a
+// ReadyForQuery does.
+func (o *owed) tellsEnd() bool {
+	e, ok := o.front()
+	return ok && e.kind() == 'E' && o.status != 'I'
+}
+
+// completed takes the tag of such a CommandComplete.
+func (o *owed) completed(tag []byte) {
+	switch {
+	case bytes.HasPrefix(tag, []byte("COMMIT")), bytes.HasPrefix(tag, []byte("ROLLBACK")),
+		bytes.HasPrefix(tag, []byte("PREPARE TRANSACTION")):
+		o.status = 'I'
+		o.txEnds++
+	}
+}
+
 // failed follows the server after an ErrorResponse: in an extended query it discards all messages up to Sync.
 func (o *owed) failed() {
 	o.copyIn = false
@@ -195,6 +226,10 @@ func (o *owed) ready(status byte) {
 		}
 	}
 	o.copyIn = false
+	o.open = false
+	for _, e := range o.entries[o.head:] {
+		o.open = o.open || isExtended(e.kind())
+	}
 	o.started = true
 	o.status = status
 	if status == 'I' {

@@ -50,21 +50,32 @@ func (f *frontend) foreignProgram(text []byte, cache *planCache) *program {
 // query deals with a simple query.
 func (f *frontend) query(msg []byte) (ours bool, err error) {
 	text, ok := queryText(msg)
-	if f.ext != nil {
-		f.ext.dropUnnamed()
-		f.ext.noteText(text)
-	}
-	if !ok || !mentionsCall(text) {
+	call := ok && mentionsCall(text)
+	if !call && !f.ext.live() {
 		return false, nil
 	}
-	// The settings that the text is read under are those after all that is in front of it.
+	// The settings that the text is read under, and the statements that it drops, are those after all that is in front.
 	state, err := f.settle()
 	if err != nil || state == settledSkipping {
 		return true, err
 	}
-	prog := f.program(text)
-	if state == settledCopying || prog == nil {
+	if state == settledCopying {
 		return false, nil
+	}
+	if f.ext != nil {
+		f.ext.dropUnnamed()
+		f.ext.noteText(text)
+	}
+	if !call {
+		return false, nil
+	}
+	prog := f.program(text)
+	if prog == nil {
+		return false, nil
+	}
+	if f.serverUnnamed {
+		x := f.extended()
+		x.staleStmt, x.stalePortal = true, true
 	}
 	return true, f.runQuery(prog)
 }
@@ -93,7 +104,7 @@ func (f *frontend) runQuery(prog *program) error {
 		}
 		f.buffer()
 		f.out = e.append(f.out, "ERROR")
-	} else if f.forwarded {
+	} else if f.openAtServer() {
 		// The query ends the implicit transaction that the messages before it opened.
 		f.forwarded = false
 		if err := f.ask(syncMessage, 'S'|quiet); err != nil {
@@ -102,6 +113,9 @@ func (f *frontend) runQuery(prog *program) error {
 		f.buffer()
 	}
 	status, _ := f.transaction()
+	if status == 'I' {
+		f.ext.clear()
+	}
 	f.out = appendReady(f.out, status)
 	return f.flushOut()
 }
@@ -141,6 +155,14 @@ func (f *frontend) transaction() (status byte, ends uint64) {
 	return o.status, o.txEnds
 }
 
+// openAtServer says whether the server waits for the Sync of an extended query. It is true to the point after settle.
+func (f *frontend) openAtServer() bool {
+	o := &f.s.owed
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.open
+}
+
 // noPortal is the name of a portal that no client has: executing it fails, which is how the server is told that one of our
 // statements failed.
 const noPortal = "raftproxy: a raftable() statement of this transaction failed"
@@ -160,7 +182,7 @@ func executeMessage(portal string) []byte {
 // statements would have. The messages of the simple query that failed are over.
 func (f *frontend) failTransaction() error {
 	status, _ := f.transaction()
-	if status != 'T' && !f.forwarded {
+	if status != 'T' && !f.openAtServer() {
 		return nil
 	}
 	f.forwarded = false
