@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"testing"
 
@@ -166,6 +167,21 @@ func TestGenerationsAreUnmapped(t *testing.T) {
 	r.Close()
 	eventually(t, "one mapping left", unmapped(1))
 	runtime.KeepAlive(w)
+}
+
+// TestRetiredGenerationsAreCollected: a process that allocates nothing would
+// otherwise hold on to every generation it has seen.
+func TestRetiredGenerationsAreCollected(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	w := create(t, Options{Path: filepath.Join(t.TempDir(), "table"), ArenaBytes: 8 << 20})
+	r := open(t, w.o.Path)
+	value := string(make([]byte, 3<<20))
+	for i := uint64(1); w.Stats().Generation < 60; i++ {
+		mustSet(t, w, i, "key", value)
+		w.Commit(i)
+		r.Header()
+	}
+	eventually(t, "most of 120 mappings are gone", func() bool { return mappings(t, w.o.Path) < 20 })
 }
 
 // TestSpaceFollowsContent: the file claims what it needs, not what it may grow to.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/bits"
 	"os"
+	"runtime"
 	"sync/atomic"
 	"unsafe"
 )
@@ -61,6 +62,20 @@ func newMapping(data []byte) (*mapping, error) {
 		arena: arena,
 		end:   arena + arenaSize,
 	}, nil
+}
+
+// retired counts the bytes of generations that this process has left since it
+// last asked for a collection.
+var retired atomic.Int64
+
+// retire has the collector look for unused generations once they are many: their
+// memory does not count as heap, so it would not come by itself.
+func retire(m *mapping) {
+	const enough = 64 << 20
+	if retired.Add(int64(len(m.data))) >= enough {
+		retired.Store(0)
+		go runtime.GC()
+	}
 }
 
 // record returns the record at off, or nil where none can lie.

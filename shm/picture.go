@@ -74,7 +74,7 @@ type entry struct {
 
 func (p *Picture) sorted() []entry {
 	entries := make([]entry, 0, p.c.keys)
-	p.m.each(p.c.applied, func(off uint64, r *record) bool {
+	p.m.each(p.c.applied, func(off uint64, _ *record) bool {
 		entries = append(entries, entry{off: off})
 		return true
 	})

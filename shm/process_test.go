@@ -27,6 +27,7 @@ var children = map[string]func(path string) error{
 	"half":               childHalf,
 	"dies-before-rename": func(path string) error { return childDies(path, false) },
 	"dies-after-rename":  func(path string) error { return childDies(path, true) },
+	"tmpfs":              childTmpfs,
 	"file-limit":         childFileLimit,
 }
 
@@ -54,14 +55,19 @@ type child struct {
 	err strings.Builder
 }
 
-func startChild(t *testing.T, role, path string) *child {
-	t.Helper()
+func newChild(role, path string) *child {
 	c := &child{Cmd: exec.Command(os.Args[0], path)}
 	c.Env = append(os.Environ(), childEnv+"="+role)
 	c.Stderr = &c.err
 	if _, err := c.StdinPipe(); err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
+	return c
+}
+
+func startChild(t *testing.T, role, path string) *child {
+	t.Helper()
+	c := newChild(role, path)
 	out, err := c.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

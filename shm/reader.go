@@ -137,7 +137,10 @@ func (r *Reader) follow(old *mapping) *mapping {
 	if err != nil {
 		return old
 	}
-	r.m.Store(next)
+	if next != old {
+		r.m.Store(next)
+		retire(old)
+	}
 	return next
 }
 

@@ -52,8 +52,6 @@ type Writer struct {
 	t      *table
 	gen    uint64 // the highest number given to a generation
 	closed bool
-
-	retired int // bytes of generations left since the last forced collection
 }
 
 // Create makes an empty segment at o.Path. A segment that a dead or closed
@@ -197,18 +195,8 @@ func (w *Writer) switchTo(next *table) error {
 	w.r.m.Store(next.m)
 	w.t = next
 	old.mem.release()
-	w.retire(old.m)
+	retire(old.m)
 	return nil
-}
-
-// retire has the collector look for unused generations once they are many: their
-// memory does not count as heap, so it would not come by itself.
-func (w *Writer) retire(m *mapping) {
-	const enough = 64 << 20
-	if w.retired += len(m.data); w.retired >= enough {
-		w.retired = 0
-		go runtime.GC()
-	}
 }
 
 // Set puts a value in force at index, which must be greater than the applied
