@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -159,30 +158,11 @@ func (b *lockedBuffer) String() string {
 	return b.b.String()
 }
 
-// corpus returns the segments of the fuzz target's corpus.
-func corpus(t *testing.T) (segments [][]byte) {
-	t.Helper()
-	names, _ := filepath.Glob("testdata/fuzz/FuzzReader/*")
-	for _, name := range names {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		literal := strings.TrimSuffix(strings.TrimPrefix(string(text), "go test fuzz v1\n[]byte("), ")\n")
-		data, err := strconv.Unquote(literal)
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		segments = append(segments, []byte(data))
-	}
-	return segments
-}
-
 // TestCDamagedSegments compares the C reader, under sanitizers, with ours on
 // damaged segments.
 func TestCDamagedSegments(t *testing.T) {
 	program := compileC(t, "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-	segments := corpus(t)
+	segments := readCorpus(t)
 	if len(segments) < 10 {
 		t.Errorf("only %d segments in the corpus", len(segments))
 	}

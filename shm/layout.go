@@ -165,22 +165,25 @@ func sizeOf(keyLen, valueLen uint64) uint64 {
 	return (recordSize + keyLen + valueLen + 8) &^ 7
 }
 
-// hashKey places a key in the slots. Eight bytes a step, folded through a
-// 128-bit product; the secret seed keeps whoever chooses the keys from piling
-// them up in one place.
+// hashKey places a key in the slots. Eight bytes a step, the last eight overlapping
+// those before, folded through a 128-bit product; the secret seed keeps whoever
+// chooses the keys from piling them up in one place.
 func hashKey(seed uint64, key []byte) uint64 {
 	const k1, k2 = 0x9e3779b97f4a7c15, 0xd6e8feb86659fd93
-	h := seed ^ uint64(len(key))*k1
-	for len(key) >= 8 {
-		h = fold(h^binary.LittleEndian.Uint64(key), k2)
-		key = key[8:]
+	n := len(key)
+	h := seed ^ uint64(n)*k1
+	var last uint64
+	if n >= 8 {
+		for i := 0; i < n-8; i += 8 {
+			h = fold(h^binary.LittleEndian.Uint64(key[i:]), k2)
+		}
+		last = binary.LittleEndian.Uint64(key[n-8:])
+	} else {
+		for i, b := range key {
+			last |= uint64(b) << (8 * i)
+		}
 	}
-	if len(key) > 0 {
-		var last [8]byte
-		copy(last[:], key)
-		h = fold(h^binary.LittleEndian.Uint64(last[:]), k2)
-	}
-	return fold(h^k1, k2)
+	return fold(fold(h^last, k2)^k1, k2)
 }
 
 func fold(a, b uint64) uint64 {

@@ -169,17 +169,17 @@ static uint64_t fold(uint64_t a, uint64_t b)
 static uint64_t hash_key(uint64_t seed, const char *key, size_t len)
 {
 	const uint64_t k1 = UINT64_C(0x9e3779b97f4a7c15), k2 = UINT64_C(0xd6e8feb86659fd93);
-	uint64_t h = seed ^ (uint64_t)len * k1, word;
-	for (; len >= 8; key += 8, len -= 8) {
-		memcpy(&word, key, 8);
-		h = fold(h ^ word, k2);
-	}
-	if (len > 0) {
-		word = 0;
+	uint64_t h = seed ^ (uint64_t)len * k1, word = 0;
+	if (len >= 8) {
+		for (size_t i = 0; i < len - 8; i += 8) {
+			memcpy(&word, key + i, 8);
+			h = fold(h ^ word, k2);
+		}
+		memcpy(&word, key + len - 8, 8); /* overlaps those before */
+	} else {
 		memcpy(&word, key, len);
-		h = fold(h ^ word, k2);
 	}
-	return fold(h ^ k1, k2);
+	return fold(fold(h ^ word, k2) ^ k1, k2);
 }
 
 /* Returns the offset of the newest record of key, or 0. */
