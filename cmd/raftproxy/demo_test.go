@@ -189,7 +189,7 @@ func TestDemo(t *testing.T) {
 	for name, uid := range users {
 		t.Run(name, func(t *testing.T) {
 			d := startDemo(t, 3, uid)
-			if out := d.out.String(); !strings.Contains(out, "3 nodes are ready. Node ") || !strings.Contains(out, "raftable('greeting', 'hello')") {
+			if out := d.out.String(); !strings.Contains(out, "Ready: 3 nodes. Node ") || !strings.Contains(out, "raftable('greeting', 'hello')") {
 				t.Errorf("it says:\n%s", out)
 			}
 			mustPsql(t, d.urls[0], "select raftable('greeting', 'hello')")

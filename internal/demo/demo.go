@@ -27,7 +27,7 @@ type Options struct {
 
 // Run runs a demo until ctx ends, which is no error, or until one of its processes ends, which is.
 func Run(ctx context.Context, o Options) (err error) {
-	if _, err := fmt.Fprintf(o.Out, "Starting %d nodes, each with its own throw-away PostgreSQL …\n", o.Nodes); err != nil {
+	if _, err := fmt.Fprintf(o.Out, "Starting %s with a throw-away PostgreSQL each …\n", count(o.Nodes)); err != nil {
 		return err
 	}
 	g, err := group.Start(ctx, group.Options{
@@ -107,7 +107,7 @@ func watch(ctx context.Context, g *group.Group) error {
 // text is what a person needs to use the group.
 func text(binary string, g *group.Group, leader *group.Node) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "\n%d nodes are ready. Node %d leads.\n\n", len(g.Nodes()), leader.ID)
+	fmt.Fprintf(&b, "\nReady: %s. Node %d leads.\n\n", count(len(g.Nodes())), leader.ID)
 	for _, n := range g.Nodes() {
 		host, port, _ := net.SplitHostPort(n.Listen)
 		fmt.Fprintf(&b, "  node %d:  psql -h %s -p %s -U %s %s\n", n.ID, host, port, pgtest.Superuser, pgtest.DefaultDatabase)
@@ -124,4 +124,11 @@ and on another:
 Ctrl-C ends the nodes and removes everything.
 `)
 	return b.String()
+}
+
+func count(nodes int) string {
+	if nodes == 1 {
+		return "1 node"
+	}
+	return fmt.Sprintf("%d nodes", nodes)
 }
