@@ -32,6 +32,7 @@ type stateMachine struct {
 
 	dedup *dedupTable // only touched by Update and its like
 	woken []uint64    // scratch of Update
+	cmd   command     // scratch of apply
 
 	bytes  atomic.Uint64 // of live keys and values at the applied index
 	halted atomic.Pointer[haltError]
@@ -82,6 +83,7 @@ func (f *stateMachine) Update(entries []sm.Entry) ([]sm.Entry, error) {
 		f.w.Commit(last)
 		f.bytes.Store(f.w.Stats().Bytes)
 	}
+	f.cmd = command{} // it points into the log
 	// Only now, so that who is woken finds its set through the reader.
 	f.sess.wake(f.woken)
 	return entries, nil
@@ -89,14 +91,15 @@ func (f *stateMachine) Update(entries []sm.Entry) ([]sm.Entry, error) {
 
 // apply brings one command into the segment, not committed yet.
 func (f *stateMachine) apply(e *sm.Entry) error {
-	c, err := decodeCommand(e.Cmd)
-	if err != nil {
+	var err error
+	if f.cmd, err = decodeCommand(e.Cmd); err != nil {
 		return err
 	}
+	c := &f.cmd
 	own := c.origin == f.sess.origin && c.epoch == f.sess.epoch
-	switch v := f.dedup.admit(&c); {
+	switch v := f.dedup.admit(c); {
 	case v == verdictApply:
-		if err := f.write(e.Index, &c); err != nil {
+		if err := f.write(e.Index, c); err != nil {
 			return err
 		}
 		e.Result = sm.Result{Value: 1}

@@ -1,16 +1,22 @@
 package cluster
 
 import (
+	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // readIdentity reads what is on disk.
@@ -159,16 +165,10 @@ func snapshotFiles(t *testing.T, dir string) []string {
 	return names
 }
 
-func withDir(cfg Config, dir string) Config {
-	cfg.DataDir = dir
-	return cfg
-}
-
-// TestLogRefused: a log that lost something is never started with, whether it
-// was closed or the process was killed.
-func TestLogRefused(t *testing.T) {
-	g := single(t, func(c *Config) { c.SnapshotEntries, c.CompactionOverhead = 20, 5 })
-	n, cfg := g.nodes[1], g.configs[1]
+// awaitSnapshot waits until the second snapshot of single is the only one, and
+// the floor is up to date.
+func awaitSnapshot(t *testing.T, n *Node, cfg Config) {
+	t.Helper()
 	poll(t, "the second snapshot, and the floor", func() error {
 		ss, err := n.logs.GetSnapshot(shardID, 1)
 		found, _ := filepath.Glob(filepath.Join(cfg.DataDir, raftDir, "*", "*", "*", "*", "snapshot-*"))
@@ -182,6 +182,19 @@ func TestLogRefused(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+func withDir(cfg Config, dir string) Config {
+	cfg.DataDir = dir
+	return cfg
+}
+
+// TestLogRefused: a log that lost something is never started with, whether it
+// was closed or the process was killed.
+func TestLogRefused(t *testing.T) {
+	g := single(t, func(c *Config) { c.SnapshotEntries, c.CompactionOverhead = 20, 5 })
+	n, cfg := g.nodes[1], g.configs[1]
+	awaitSnapshot(t, n, cfg)
 	killed := filepath.Join(t.TempDir(), "killed")
 	if err := os.CopyFS(killed, os.DirFS(cfg.DataDir)); err != nil { // as kill -9 would leave it
 		t.Fatal(err)
@@ -348,5 +361,77 @@ func TestWriteDurably(t *testing.T) {
 	}
 	if err := writeDurably(filepath.Join(name, "x"), nil); err == nil || errors.Is(err, fs.ErrExist) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestNewerSnapshotRefused: a snapshot of a later version of the program stops
+// the start with a clear error, and leaves everything as it is.
+func TestNewerSnapshotRefused(t *testing.T) {
+	g := single(t, func(c *Config) { c.SnapshotEntries, c.CompactionOverhead = 20, 5 })
+	awaitSnapshot(t, g.nodes[1], g.configs[1])
+	g.stop(1)
+	name := snapshotFiles(t, g.configs[1].DataDir)[0]
+	raw, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := raw[fileHeader : len(raw)-fileTail-crc32.Size]
+	at := -1
+	for applied := uint64(0); applied < 100; applied++ { // our header begins with these
+		if i := bytes.Index(body, binary.LittleEndian.AppendUint64([]byte{snapshotVersion}, applied)); i >= 0 && applied > 10 {
+			at = i
+		}
+	}
+	if at < 0 {
+		t.Fatal("no snapshot in the snapshot file")
+	}
+	body[at] = snapshotVersion + 1
+	binary.BigEndian.PutUint32(raw[len(raw)-fileTail-crc32.Size:], crc32.ChecksumIEEE(body))
+	if err := os.WriteFile(name, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantRefusal(t, g.configs[1], "snapshot has format version 2, this program knows version 1")
+	body[at] = snapshotVersion
+	binary.BigEndian.PutUint32(raw[len(raw)-fileTail-crc32.Size:], crc32.ChecksumIEEE(body))
+	if err := os.WriteFile(name, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g.startAll()
+	if got := len(listed(g.nodes[1])); got != 50 {
+		t.Errorf("%d keys, want 50", got)
+	}
+}
+
+func TestPortInUse(t *testing.T) {
+	g := newGroup(t, 1, nil)
+	l, err := net.Listen("tcp", g.configs[1].RaftAddress)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantRefusal(t, g.configs[1], "address already in use")
+	l.Close()
+	g.startAll() // it was a first start, and still is
+	mustSet(t, g.nodes[1], "k", "v")
+}
+
+// TestRestartsTakeNoRoom: what Tan reserves is given back.
+func TestRestartsTakeNoRoom(t *testing.T) {
+	g := newGroup(t, 1, nil)
+	for range 4 {
+		g.startAll()
+		mustSet(t, g.nodes[1], "k", "v")
+		g.stop(1)
+	}
+	g.startAll()
+	var blocks int64
+	for _, name := range logFiles(t, g.configs[1].DataDir) {
+		var st unix.Stat_t
+		if err := unix.Stat(name, &st); err != nil {
+			t.Fatal(err)
+		}
+		blocks += st.Blocks
+	}
+	if got := blocks * 512; got > 70<<20 {
+		t.Errorf("the log takes %d MiB", got>>20)
 	}
 }

@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -69,6 +70,9 @@ func (f *logFactory) Name() string { return tan.Factory.Name() }
 
 // Create opens the log. It fails if the log is not what this member left.
 func (f *logFactory) Create(cfg config.NodeHostConfig, cb config.LogDBCallback, dirs, wals []string) (raftio.ILogDB, error) {
+	if err := trimLogs(dirs[0]); err != nil {
+		return nil, err
+	}
 	inner, err := tan.Factory.Create(cfg, cb, dirs, wals)
 	if err != nil {
 		return nil, err
@@ -83,6 +87,26 @@ func (f *logFactory) Create(cfg config.NodeHostConfig, cb config.LogDBCallback, 
 	}
 	f.made = s
 	return s, nil
+}
+
+// trimLogs gives back what is reserved behind the end of log files. Tan reserves
+// 64 MiB for each new one, makes one at every start, and keeps them all until the
+// next compaction.
+func trimLogs(dir string) error {
+	names, err := filepath.Glob(filepath.Join(dir, "tandb", "*", "*.log"))
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		info, err := os.Stat(name)
+		if err != nil {
+			return err
+		}
+		if err := os.Truncate(name, info.Size()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // logError is a log that this member cannot go on with.

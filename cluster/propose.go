@@ -21,6 +21,7 @@ type proposal struct {
 	w        *waiter
 	bytes    []byte
 	attempts []attempt
+	room     [2]attempt // for attempts, which are seldom more
 }
 
 // attempt is one time that the command was proposed.
@@ -43,6 +44,9 @@ func (n *Node) execute(ctx context.Context, op opcode, key, value []byte) error 
 	if free := n.space.now(); free < freeForSets {
 		return errDiskFull(free)
 	}
+	if err := n.fault(); err != nil {
+		return err
+	}
 	w := n.sess.begin(int64(len(key) + len(value)))
 	if w == nil {
 		return errTooMuchInFlight()
@@ -53,6 +57,7 @@ func (n *Node) execute(ctx context.Context, op opcode, key, value []byte) error 
 		op: op, origin: n.sess.origin, epoch: n.sess.epoch, seq: w.seq, low: w.low, key: key, value: value,
 	})
 	p := &proposal{n: n, w: w, bytes: *buffer}
+	p.attempts = p.room[:0]
 	err := p.run(ctx)
 	if n.cfg.test.applied != nil && err == nil {
 		n.cfg.test.applied(*buffer)
@@ -171,7 +176,23 @@ func (n *Node) errNotProposed(cause error) *Error {
 	case errors.Is(cause, errClosed):
 		return errUnavailable("this raftable node is closed", "", cause)
 	}
-	return errUnavailable("raftable has no leader", n.unreachableHint(), cause)
+	message := "raftable has no leader"
+	if n.events.leader.Load().id != 0 {
+		message = "raftable took nothing in time"
+	}
+	return errUnavailable(message, n.unreachableHint(), cause)
+}
+
+// fault refuses what this node could not answer for, because it applies nothing.
+func (n *Node) fault() *Error {
+	if err := n.fsm.fault(); err != nil {
+		e := errUnavailable("this raftable node is at fault: "+err.Error(), "Set through another one.", err)
+		if n.fsm.halted.Load() == nil {
+			e.Code = CodeDiskFull // it waits for room in shared memory
+		}
+		return e
+	}
+	return nil
 }
 
 // maxPatience bounds how long an answer may be overdue before the command is
@@ -249,8 +270,8 @@ func (n *Node) awaitRead(ctx context.Context, leader *leadership, answer <-chan 
 			answer = nil
 			if result.Completed() {
 				// A halted table counts as applied for dragonboat.
-				if err := n.fsm.fault(); err != nil {
-					return true, errUnavailable("this raftable node is halted", "See its status and log.", err)
+				if h := n.fsm.halted.Load(); h != nil {
+					return true, errUnavailable("this raftable node is at fault: "+h.Error(), "Read from another one.", h)
 				}
 				return true, nil
 			}

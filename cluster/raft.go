@@ -1,8 +1,10 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -80,7 +82,7 @@ func startRaft(cfg *Config, data *dataDir, logs *logFactory, events *raftEvents,
 func logConfig() config.LogDBConfig {
 	c := config.GetTinyMemLogDBConfig()
 	c.Shards = 1
-	c.KVWriteBufferSize = 1 << 20
+	c.KVWriteBufferSize = 256 << 10
 	return c
 }
 
@@ -95,11 +97,9 @@ func closeRaft(host *dragonboat.NodeHost) error {
 func noPanic(f func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			if e, ok := r.(error); ok {
-				err = e
-			} else {
-				err = fmt.Errorf("%v", r)
-			}
+			// What follows the first line is a trace.
+			first, _, _ := strings.Cut(fmt.Sprint(r), "\n")
+			err = errors.New(first)
 		}
 	}()
 	return f()

@@ -44,7 +44,7 @@ type snapshotHead struct {
 func writeSnapshot(w io.Writer, head snapshotHead, records iter.Seq2[[]byte, []byte],
 	dedup *dedupTable, interrupted func() error) error {
 	sum := xxhash.New()
-	out := &snapshotWriter{w: bufio.NewWriterSize(io.MultiWriter(w, sum), 256<<10)}
+	out := &snapshotWriter{w: bufio.NewWriterSize(io.MultiWriter(w, sum), 64<<10)}
 	out.fixed([]byte{snapshotVersion})
 	out.u64(head.applied)
 	out.u64(head.count)
@@ -149,7 +149,7 @@ type snapshotReader struct {
 // newSnapshotReader reads the head. Nothing of a snapshot may be trusted before
 // next has returned io.EOF, which it does only after the checksum was right.
 func newSnapshotReader(r io.Reader) (*snapshotReader, snapshotHead, error) {
-	s := &snapshotReader{in: bufio.NewReaderSize(r, 256<<10), sum: xxhash.New()}
+	s := &snapshotReader{in: bufio.NewReaderSize(r, 64<<10), sum: xxhash.New()}
 	var raw [snapshotHeader]byte
 	if err := s.fixed(raw[:1]); err != nil {
 		return nil, snapshotHead{}, err
