@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"strconv"
 	"unicode/utf8"
 )
@@ -31,7 +32,7 @@ func (m *bindMessage) decode(b []byte) (ok bool) {
 	if n > len(b)/4 {
 		return false // each takes four bytes at least
 	}
-	m.values = make([][]byte, n)
+	m.values = append(m.values[:0], make([][]byte, n)...)
 	for i := range m.values {
 		if len(b) < 4 {
 			return false
@@ -69,46 +70,49 @@ func cutFormats(b []byte) (formats []int16, rest []byte, ok bool) {
 	return formats, b[2*n:], true
 }
 
-// parameters checks the values against the statement and copies them, in text form.
-func (m *bindMessage) parameters(p *prepared) ([][]byte, *pgError) {
+// parameters checks the values against the statement and copies them into the cursor, in text form.
+func (m *bindMessage) parameters(p *prepared, c *cursor) *pgError {
 	if n := len(m.formats); n > 1 && n != len(m.values) {
-		return nil, &pgError{code: codeProtocolViolation, message: "bind message has " + itoa(n) +
+		return &pgError{code: codeProtocolViolation, message: "bind message has " + itoa(n) +
 			" parameter formats but " + itoa(len(m.values)) + " parameters"}
 	}
 	if len(m.values) != len(p.types) {
-		return nil, &pgError{code: codeProtocolViolation, message: "bind message supplies " + itoa(len(m.values)) +
+		return &pgError{code: codeProtocolViolation, message: "bind message supplies " + itoa(len(m.values)) +
 			` parameters, but prepared statement "` + string(m.statement) + `" requires ` + itoa(len(p.types))}
 	}
 	if e := checkFormats(m.formats); e != nil {
-		return nil, e
+		return e
 	}
 	size := 0
 	for _, v := range m.values {
-		size += len(v)
+		size += max(len(v), maxInteger)
 	}
-	store := make([]byte, 0, size)
-	out := make([][]byte, len(m.values))
+	c.store = slices.Grow(c.store, size)
 	for i, v := range m.values {
 		if v == nil {
+			c.params = append(c.params, nil)
 			continue
 		}
-		from := len(store)
+		from := len(c.store)
 		switch {
 		case isInteger(p.types[i]):
-			text, e := integerText(v, p.types[i], formatOf(m.formats, i), i+1)
+			n, e := integer(v, p.types[i], formatOf(m.formats, i), i+1)
 			if e != nil {
-				return nil, e
+				return e
 			}
-			out[i] = text
-			continue
+			c.store = strconv.AppendInt(c.store, n, 10)
 		case !utf8.Valid(v) || bytes.IndexByte(v, 0) >= 0:
-			return nil, errEncoding(v)
+			return errEncoding(v)
+		default:
+			c.store = append(c.store, v...)
 		}
-		store = append(store, v...)
-		out[i] = store[from:len(store):len(store)]
+		c.params = append(c.params, c.store[from:len(c.store):len(c.store)])
 	}
-	return out, nil
+	return nil
 }
+
+// maxInteger is the most characters of an integer.
+const maxInteger = 11
 
 // checkFormats refuses what is neither text nor binary.
 func checkFormats(formats []int16) *pgError {
@@ -124,25 +128,20 @@ func isInteger(oid uint32) bool { return oid == oidInt4 || oid == oidInt2 }
 
 const oidInt2 = 21
 
-// integerText gives a timeout parameter in text form, checked as the type's input function does.
-func integerText(v []byte, oid uint32, format int16, number int) ([]byte, *pgError) {
-	if format == 0 {
-		n, e := parseInt4(v)
-		if e != nil {
-			return nil, e
-		}
-		return strconv.AppendInt(nil, int64(n), 10), nil
-	}
+// integer reads a timeout parameter, checked as the type's input function does.
+func integer(v []byte, oid uint32, format int16, number int) (int64, *pgError) {
 	switch {
+	case format == 0:
+		n, e := parseInt4(v)
+		return int64(n), e
 	case oid == oidInt4 && len(v) == 4:
-		return strconv.AppendInt(nil, int64(int32(binary.BigEndian.Uint32(v))), 10), nil
+		return int64(int32(binary.BigEndian.Uint32(v))), nil
 	case oid == oidInt2 && len(v) == 2:
-		return strconv.AppendInt(nil, int64(int16(binary.BigEndian.Uint16(v))), 10), nil
+		return int64(int16(binary.BigEndian.Uint16(v))), nil
+	case len(v) < 4 && oid == oidInt4 || len(v) < 2:
+		return 0, &pgError{code: codeProtocolViolation, message: "insufficient data left in message"}
 	}
-	if len(v) < 4 && oid == oidInt4 || len(v) < 2 {
-		return nil, &pgError{code: codeProtocolViolation, message: "insufficient data left in message"}
-	}
-	return nil, &pgError{code: "22P03", message: "incorrect binary data format in bind parameter " + itoa(number)}
+	return 0, &pgError{code: "22P03", message: "incorrect binary data format in bind parameter " + itoa(number)}
 }
 
 // errEncoding names the first bytes that are no UTF-8, as PostgreSQL does.

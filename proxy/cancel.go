@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"io"
-	"net"
 	"sync"
 	"time"
 )
@@ -38,7 +37,7 @@ func (r *cancelRegistry) find(key []byte) *session {
 
 // cancelRequest ends the wait of the session that the key names, or else passes the request on. Like PostgreSQL it
 // answers nothing but the end of the connection, and only after the request has taken effect.
-func (s *Server) cancelRequest(c net.Conn, req *startup) {
+func (s *Server) cancelRequest(req *startup) {
 	if sess := s.cancels.find(req.cancelKey); sess != nil && sess.interrupt(errCanceled) {
 		return
 	}

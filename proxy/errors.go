@@ -16,7 +16,6 @@ const (
 	codeInvalidText         = "22P02"
 	codeNullNotAllowed      = "22004"
 	codeInFailedTransaction = "25P02"
-	codeUndefinedStatement  = "26000"
 	codeUndefinedPortal     = "34000"
 	codeInvalidParameter    = "22023"
 	codeBadEncoding         = "22021"
@@ -66,13 +65,6 @@ func tableError(err error) *pgError {
 var errFailedTransaction = &pgError{
 	code:    codeInFailedTransaction,
 	message: "current transaction is aborted, commands ignored until end of transaction block",
-}
-
-func errNoStatement(name string) *pgError {
-	if name == "" {
-		return &pgError{code: codeUndefinedStatement, message: "unnamed prepared statement does not exist"}
-	}
-	return &pgError{code: codeUndefinedStatement, message: `prepared statement "` + name + `" does not exist`}
 }
 
 func errNoPortal(name string) *pgError {

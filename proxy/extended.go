@@ -29,6 +29,7 @@ func asPgError(err error) (e *pgError, fatal error) {
 type extended struct {
 	stmts   map[string]*prepared
 	portals map[string]*portal
+	spare   *portal // the last unnamed one, for its memory
 	// answered: a message since the last Sync was answered here.
 	answered bool
 	// taken are the names of the server's portals that were bound since the transaction number takenIn began.
@@ -72,6 +73,9 @@ func (x *extended) dropPortal(name string) {
 	if p := x.portals[name]; p != nil {
 		p.close()
 		delete(x.portals, name)
+		if name == "" {
+			x.spare = p
+		}
 	}
 }
 
@@ -429,7 +433,7 @@ func (f *frontend) known(name string, p *prepared) (ok bool, err error) {
 
 // bind makes a portal of a statement of ours.
 func (f *frontend) bind(body []byte) (bool, error) {
-	var m bindMessage
+	m := &f.bound
 	if !m.decode(body) {
 		return true, f.fail(errMalformed())
 	}
@@ -445,25 +449,36 @@ func (f *frontend) bind(body []byte) (bool, error) {
 	if old := f.ext.portals[name]; name != "" && (old != nil && f.alive(old) || f.ext.taken[name] && f.ext.takenIn == ends) {
 		return true, f.fail(errPortalExists(name))
 	}
-	params, e := m.parameters(p)
-	if e != nil {
-		return true, f.fail(e)
-	}
 	if n := len(m.resultFormats); n > 1 && n != len(p.st.Columns) {
 		return true, f.fail(&pgError{code: codeProtocolViolation, message: "bind message has " + itoa(n) +
 			" result formats but query has " + itoa(len(p.st.Columns)) + " columns"})
 	}
-	f.ext.dropPortal(name)
+	if e := f.ext.makePortal(name, p, m, ends); e != nil {
+		return true, f.fail(e)
+	}
 	if name == "" {
 		f.ext.stalePortal = f.serverUnnamed
-	}
-	f.ext.portals[name] = &portal{
-		cursor: cursor{st: p.st, params: params, formats: m.resultFormats},
-		txEnds: ends,
 	}
 	f.buffer()
 	f.out = append(f.out, '2', 0, 0, 0, 4)
 	return true, nil
+}
+
+// makePortal makes the portal that a Bind asks for. The unnamed one, which most are, keeps its memory from one to the next.
+func (x *extended) makePortal(name string, p *prepared, m *bindMessage, txEnds uint64) *pgError {
+	x.dropPortal(name)
+	o := x.spare
+	if o == nil || name != "" {
+		o = &portal{}
+	}
+	o.reset(p.st)
+	o.txEnds = txEnds
+	if e := m.parameters(p, &o.cursor); e != nil {
+		return e
+	}
+	o.formats = m.resultFormats
+	x.portals[name] = o
+	return nil
 }
 
 // describe answers Describe for a statement or a portal of ours.

@@ -31,8 +31,10 @@ type frontend struct {
 	// serverUnnamed: the server may have an unnamed statement or portal.
 	serverUnnamed bool
 
-	last lastPlan
-	ext  *extended // our own prepared statements and portals; nil in a session that never had one
+	last   lastPlan
+	simple cursor      // of simple queries
+	bound  bindMessage // scratch of bind
+	ext    *extended   // our own prepared statements and portals; nil in a session that never had one
 }
 
 // feed takes what one read of the client returned. It forwards as much as it can in one write.

@@ -18,6 +18,7 @@ type cursor struct {
 	st      *statement
 	params  [][]byte // nil for NULL, in text form
 	formats []int16  // result formats as in Bind
+	store   []byte   // what params lie in
 
 	started bool
 	done    bool
@@ -31,6 +32,19 @@ type cell struct {
 	value []byte
 	null  bool
 }
+
+// reset makes the cursor one for st that has not begun, and keeps its memory.
+func (c *cursor) reset(st *statement) {
+	c.close()
+	store := c.store[:0]
+	if cap(store) > storeKept {
+		store = nil
+	}
+	*c = cursor{st: st, params: c.params[:0], store: store}
+}
+
+// storeKept is how many bytes of parameters a cursor's memory keeps room for between two uses.
+const storeKept = 1 << 10
 
 // close lets go of the list that the cursor reads. It may be called more than once.
 func (c *cursor) close() {
@@ -59,11 +73,7 @@ func (f *frontend) run(c *cursor, limit int) (rows int, suspended bool, err erro
 	}
 	if limit == 0 && c.next == nil {
 		c.done = true
-		f.s.srv.cfg.Table.List(func(key, value []byte) bool {
-			rows++
-			err = f.listRow(c, key, value)
-			return err == nil
-		})
+		rows, err := f.listAll(c)
 		return rows, false, err
 	}
 	if c.next == nil {
@@ -82,6 +92,16 @@ func (f *frontend) run(c *cursor, limit int) (rows int, suspended bool, err erro
 		}
 	}
 	return rows, true, nil
+}
+
+// listAll appends all rows of a list.
+func (f *frontend) listAll(c *cursor) (rows int, err error) {
+	f.s.srv.cfg.Table.List(func(key, value []byte) bool {
+		rows++
+		err = f.listRow(c, key, value)
+		return err == nil
+	})
+	return rows, err
 }
 
 // start waits for what the statement must see, and runs its columns from left to right. Without a list it appends the row.

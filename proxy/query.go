@@ -136,8 +136,8 @@ func (f *frontend) runStatements(prog *program) error {
 	for _, st := range prog.stmts {
 		f.buffer()
 		f.out = append(f.out, st.rowDesc...)
-		c := cursor{st: st}
-		rows, _, err := f.run(&c, 0)
+		f.simple.reset(st)
+		rows, _, err := f.run(&f.simple, 0)
 		if err != nil {
 			return err
 		}

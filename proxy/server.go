@@ -195,7 +195,7 @@ func (s *Server) serve(c net.Conn, tooMany bool) {
 		return
 	}
 	if startup.cancelKey != nil {
-		s.cancelRequest(c, startup)
+		s.cancelRequest(startup)
 		return
 	}
 	if tooMany {
