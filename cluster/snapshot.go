@@ -280,7 +280,7 @@ func (s *snapshotReader) bytes(dst []byte, limit int) ([]byte, error) {
 	if n > uint64(limit) {
 		return nil, fmt.Errorf("%w: a field of %d bytes", errSnapshotDamaged, n)
 	}
-	const step = 1 << 20
+	const step = 64 << 10
 	for left := int(n); left > 0; {
 		chunk := min(left, step)
 		start := len(dst)
