@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -18,8 +20,9 @@ var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 // eat's during the call only. The error is eat's, the socket's, or io.EOF.
 //
 // On plain sockets it reads inside the poller's callback, so that no buffer is held while waiting. The callback is not
-// left between reads: leaving it would reset the poller and could lose a wake-up, and costs more.
-func readLoop(c net.Conn, eat func([]byte) error) error {
+// left between reads: leaving it would reset the poller and could lose a wake-up, and costs more. With a watch for
+// hang-ups, a read that does not fill the buffer is the last one before it waits.
+func readLoop(c net.Conn, watch *hangupWatch, eat func([]byte) error) error {
 	sc, ok := c.(syscall.Conn)
 	if !ok {
 		return readLoopBlocking(c, eat)
@@ -28,10 +31,11 @@ func readLoop(c net.Conn, eat func([]byte) error) error {
 	if err != nil {
 		return err
 	}
+	trusting := watch != nil
 	var result error
-	err = raw.Read(func(fd uintptr) bool {
+	read := func(fd uintptr) bool {
 		for {
-			more, err := readOnce(fd, eat)
+			more, err := readOnce(fd, trusting, eat)
 			if err != nil {
 				result = err
 				return true
@@ -40,15 +44,21 @@ func readLoop(c net.Conn, eat func([]byte) error) error {
 				return false
 			}
 		}
-	})
-	if result != nil {
-		return result
 	}
-	return err
+	for {
+		err := raw.Read(read)
+		if result != nil {
+			return result
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) || !watch.woken() {
+			return err
+		}
+		trusting = false // the end may come without a further sign
+	}
 }
 
-// readOnce does one read(2). more is false when the socket has nothing now.
-func readOnce(fd uintptr, eat func([]byte) error) (more bool, err error) {
+// readOnce does one read(2). more is false when the socket has nothing now, or, if trusting, is known to have nothing.
+func readOnce(fd uintptr, trusting bool, eat func([]byte) error) (more bool, err error) {
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
 	// The socket is non-blocking, so the system call is short and the scheduler need not be told of it.
@@ -63,7 +73,7 @@ func readOnce(fd uintptr, eat func([]byte) error) (more bool, err error) {
 	case n == 0:
 		return false, io.EOF
 	}
-	return true, eat(buf[:n])
+	return !trusting || n == bufferSize, eat(buf[:n])
 }
 
 // readLoopBlocking serves connections that are no plain sockets, such as TLS.

@@ -65,6 +65,7 @@ type Server struct {
 	plans       *planCache // with standard_conforming_strings on
 	escapePlans *planCache // with it off
 	cancels     cancelRegistry
+	hangups     *hangups // nil until Serve
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
@@ -111,6 +112,12 @@ func (s *Server) Serve(l net.Listener) error {
 		return ErrServerClosed
 	}
 	s.listeners[l] = struct{}{}
+	if s.hangups == nil {
+		var err error
+		if s.hangups, err = newHangups(); err != nil {
+			s.cfg.Logger.Warn().Err(err).Msg("hang-ups are not watched for, every read is followed by another")
+		}
+	}
 	s.mu.Unlock()
 	for {
 		c, err := l.Accept()
@@ -293,7 +300,13 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		sess.drain()
 	}
 	done := make(chan struct{})
-	go func() { s.wg.Wait(); close(done) }()
+	go func() {
+		s.wg.Wait()
+		s.mu.Lock()
+		s.hangups.close()
+		s.mu.Unlock()
+		close(done)
+	}()
 	select {
 	case <-done:
 		s.cancel()

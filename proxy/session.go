@@ -63,9 +63,12 @@ func newSession(srv *Server, client, server net.Conn, log zerolog.Logger) *sessi
 // run forwards in both directions until both sides are done, and closes both connections.
 func (s *session) run() {
 	done := make(chan struct{})
+	serverWatch, clientWatch := s.srv.hangups.watch(s.server), s.srv.hangups.watch(s.client)
+	defer serverWatch.stop()
+	defer clientWatch.stop()
 	go func() {
 		defer close(done)
-		err := readLoop(s.server, s.back.feed)
+		err := readLoop(s.server, serverWatch, s.back.feed)
 		s.back.end()
 		s.logEnd("server", err)
 		s.owed.close()
@@ -73,7 +76,7 @@ func (s *session) run() {
 		// The server is gone: whatever it said has been passed on, nothing more can come.
 		s.client.Close()
 	}()
-	err := readLoop(s.client, s.front.feed)
+	err := readLoop(s.client, clientWatch, s.front.feed)
 	s.front.end()
 	s.logEnd("client", err)
 	switch {
