@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -106,6 +107,37 @@ func TestData(t *testing.T) {
 			if err := os.WriteFile(f.path, []byte(out), 0o644); err != nil {
 				t.Fatal(err)
 			}
+		}
+	}
+}
+
+// TestDataConcurrently reads all cases in many goroutines at once.
+func TestDataConcurrently(t *testing.T) {
+	files := readSQLFiles(t)
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			for _, f := range files {
+				for _, c := range f.cases {
+					if got := describe(c); got != c.want {
+						t.Errorf("%s: %s: got:\n%s", filepath.Base(f.path), c.title, got)
+					}
+				}
+			}
+		})
+	}
+	group.Wait()
+}
+
+// TestUnreadable shows what cannot be written in a file of cases.
+func TestUnreadable(t *testing.T) {
+	for _, text := range []string{
+		"", "raftable(", "SELECT raftable('k')\x00", "SELECT raftable('\xff')", "SELECT raftable('k') AS \xc3",
+		"\ufeffSELECT raftable('k'); \x80", "SELECT raftable(" + strings.Repeat("(", 100_000) + "'k'",
+		"SELECT raftable('k')" + strings.Repeat("+1", 100_000),
+	} {
+		if p := Parse(text, standard); p.Class != ClassNone || p.Statements != nil {
+			t.Errorf("%.40q: class %d", text, p.Class)
 		}
 	}
 }

@@ -7,8 +7,10 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	pg_query "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // towers are texts whose parse tree grows with n.
@@ -117,8 +119,6 @@ func tallest(text func(n int) string) string {
 
 var standard = Options{StandardConformingStrings: true}
 
-const randomTowers = 80
-
 // towering runs the parser on the tallest texts; a stack overflow ends the process.
 func towering(t *testing.T) {
 	for name, text := range towers {
@@ -126,7 +126,10 @@ func towering(t *testing.T) {
 		_, err := pg_query.Parse(s)
 		t.Logf("%s: depth %d, %d bytes, %v", name, look(s, standard).depth, len(s), err)
 	}
-	parsed, rnd := 0, rand.New(rand.NewSource(1))
+	parsed, randomTowers, rnd := 0, 80, rand.New(rand.NewSource(1))
+	if raceEnabled {
+		randomTowers = 15
+	}
 	for range randomTowers {
 		s, leaf := "select %", "x"
 		mix := make([]string, 1+rnd.Intn(3))
@@ -195,7 +198,7 @@ func TestLimits(t *testing.T) {
 		}
 	}
 	for name, text := range towers {
-		if look(text(1<<17), standard).ok && name != "isnull" {
+		if look(text(1<<17), standard).ok {
 			t.Errorf("%s is let through", name)
 		}
 	}
@@ -207,4 +210,57 @@ func TestLimits(t *testing.T) {
 			t.Errorf("%s: let through", name)
 		}
 	}
+}
+
+// treeDepth is the number of nodes on the longest way through a parse tree.
+func treeDepth(m protoreflect.Message) int {
+	deepest := 0
+	m.Range(func(field protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case field.Message() == nil:
+		case field.IsList():
+			for i, list := 0, v.List(); i < list.Len(); i++ {
+				deepest = max(deepest, treeDepth(list.Get(i).Message()))
+			}
+		default:
+			deepest = max(deepest, treeDepth(v.Message()))
+		}
+		return true
+	})
+	if _, wrapper := m.Interface().(*pg_query.Node); wrapper {
+		return deepest
+	}
+	return deepest + 1
+}
+
+// nodesAround are those of a statement that is not deep at all.
+const nodesAround = 12
+
+// FuzzDepth shows that no parse tree has more nodes one below the other than levels were counted. Where
+// it fails something can be nested that is not counted.
+func FuzzDepth(f *testing.F) {
+	for _, tower := range towers {
+		f.Add(tower(30))
+	}
+	for _, file := range readSQLFiles(f) {
+		for _, c := range file.cases {
+			f.Add(c.text)
+		}
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if !utf8.ValidString(text) || strings.Contains(text, "\x00") {
+			return
+		}
+		s := look(text, standard)
+		if !s.ok {
+			return
+		}
+		tree, err := pg_query.Parse(s.text)
+		if err != nil {
+			return
+		}
+		if d := treeDepth(tree.ProtoReflect()); d > s.depth+nodesAround {
+			t.Fatalf("%d nodes deep, but %d counted: %q", d, s.depth, text)
+		}
+	})
 }

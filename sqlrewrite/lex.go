@@ -88,7 +88,8 @@ func (l *lexer) next() token {
 	if start >= len(l.text) {
 		return token{kind: kEnd, start: start, end: start}
 	}
-	k, count := kOther, 0
+	var k kind
+	count := 0
 	switch c := l.text[start]; classes[c] {
 	case cIdent:
 		k = l.word()
@@ -210,12 +211,14 @@ func identEnd(text string, at int) int {
 
 // number takes more than a number where one runs into letters; PostgreSQL calls that an error.
 func (l *lexer) number() {
-	for l.at < len(l.text) {
-		c := l.text[l.at]
-		if classes[c] != cDigit && classes[c] != cIdent && c != '.' {
+	point := l.text[l.at] == '.'
+	for l.at++; l.at < len(l.text); l.at++ {
+		switch c := l.text[l.at]; {
+		case c == '.' && !point && !strings.HasPrefix(l.text[l.at:], ".."):
+			point = true
+		case classes[c] != cDigit && classes[c] != cIdent:
 			return
 		}
-		l.at++
 	}
 }
 
@@ -262,10 +265,14 @@ func (l *lexer) special(c byte) kind {
 		return kSemi
 	case '.':
 		if l.at < len(l.text) && classes[l.text[l.at]] == cDigit {
+			l.at--
 			l.number()
 			return kNumber
 		}
-		return kDot
+		if !strings.HasPrefix(l.text[l.at:], ".") {
+			return kDot
+		}
+		l.at++
 	case ':':
 		if strings.HasPrefix(l.text[l.at:], ":") {
 			l.at++

@@ -16,8 +16,8 @@ import "C"
 // What may reach the parser. Beyond these a text counts as unreadable and postgres is left to say what
 // it thinks of it.
 const (
-	// maxTokens keeps the parser's memory within reason: it takes up to 360 bytes for a token.
-	maxTokens = 2_000_000
+	// maxTokens keeps the parser's memory within reason: it takes up to 520 bytes for a token.
+	maxTokens = 1_500_000
 	// bigText is the number of tokens from which texts are parsed one at a time.
 	bigText = 100_000
 	// maxDepth is the depth allowed where the stack is large enough, as it mostly is. TestDepth shows

@@ -16,8 +16,8 @@ const maxText = 1 << 30
 
 // Parse says what a simple-query text or the text of a Parse message contains. It never fails: what
 // PostgreSQL's parser cannot read, or must not be given for its size or shape, is ClassNone, and so is
-// a text that is not UTF-8 or has a zero byte in it. The plan keeps parts of text alive. It is safe for
-// concurrent use; very large texts are parsed one at a time.
+// a text that is not UTF-8 or has a zero byte in it. It is safe for concurrent use; very large texts
+// are parsed one at a time, and may take some seconds and 800 MB of memory.
 func Parse(text string, o Options) *Plan {
 	if len(text) > maxText || !utf8.ValidString(text) || strings.IndexByte(text, 0) >= 0 {
 		return &Plan{}
@@ -127,8 +127,8 @@ func isDefinition(n *pg_query.Node) bool {
 	return false
 }
 
-// positions turns byte offsets into the positions of PostgreSQL's messages: characters, from 1. Asked
-// in ascending order it reads the text once.
+// positions turns byte offsets into the positions of PostgreSQL's messages: characters, from 1. It
+// counts from the last offset it was asked for.
 type positions struct {
 	text         string
 	offset, past int
@@ -136,10 +136,11 @@ type positions struct {
 
 func (p *positions) of(offset int) int {
 	offset = min(max(offset, 0), len(p.text))
-	if offset < p.offset {
-		p.offset, p.past = 0, 0
+	if offset >= p.offset {
+		p.past += utf8.RuneCountInString(p.text[p.offset:offset])
+	} else {
+		p.past -= utf8.RuneCountInString(p.text[offset:p.offset])
 	}
-	p.past += utf8.RuneCountInString(p.text[p.offset:offset])
 	p.offset = offset
 	return p.past + 1
 }

@@ -22,7 +22,8 @@ const (
 	ClassRefused
 )
 
-// Plan is what a text contains. It is not changed after Parse and may be shared between goroutines.
+// Plan is what a text contains. It is not changed after Parse, may be shared between goroutines, and
+// keeps no part of the text alive.
 type Plan struct {
 	// Class is ClassNone when no statement has a call or when the text cannot be read; the whole text
 	// is then to be forwarded. Otherwise it is the highest class of Statements, which may be mixed.

@@ -1,0 +1,5 @@
+//go:build !race
+
+package sqlrewrite
+
+const raceEnabled = false
