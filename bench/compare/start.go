@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/raftproxy/raftproxy/internal/pgtest"
+)
+
+// start runs the proxies. Those that are not installed are left out. stop ends them all.
+func start(ctx context.Context, pg *pgtest.Server, dir string) (all []candidate, stop func(), err error) {
+	var running []*exec.Cmd
+	stop = func() {
+		for _, c := range running {
+			_ = c.Process.Signal(syscall.SIGTERM)
+			_ = c.Wait()
+		}
+	}
+	all = []candidate{{name: "postgres", port: pg.Port()}}
+	for _, p := range []struct {
+		name  string
+		begin func(pg *pgtest.Server, dir string, port int) (*exec.Cmd, error)
+	}{{"raftproxy", raftproxy}, {"PgBouncer", pgbouncer}, {"HAProxy", haproxy}} {
+		port, err := freePort()
+		if err != nil {
+			return all, stop, err
+		}
+		cmd, err := p.begin(pg, dir, port)
+		if errors.Is(err, exec.ErrNotFound) {
+			fmt.Fprintf(os.Stderr, "%s is not installed and is left out\n", p.name)
+			continue
+		}
+		if err != nil {
+			return all, stop, fmt.Errorf("%s: %w", p.name, err)
+		}
+		out, err := os.Create(filepath.Join(dir, p.name+".log"))
+		if err != nil {
+			return all, stop, err
+		}
+		cmd.Stdout, cmd.Stderr = out, out
+		if err := cmd.Start(); err != nil {
+			return all, stop, fmt.Errorf("%s: %w", p.name, err)
+		}
+		running = append(running, cmd)
+		if err := ready(ctx, port); err != nil {
+			said, _ := os.ReadFile(out.Name())
+			return all, stop, fmt.Errorf("%s: %w: %s", p.name, err, said)
+		}
+		all = append(all, candidate{name: p.name, port: port, pid: cmd.Process.Pid})
+	}
+	return all, stop, nil
+}
+
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+// ready waits until a statement comes back.
+func ready(ctx context.Context, port int) error {
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		err := sql(ctx, port, "SELECT 1")
+		if err == nil || time.Now().After(deadline) || ctx.Err() != nil {
+			return err
+		}
+		time.Sleep(50 * time.Millisecond) // the pace of the polling
+	}
+}
+
+func raftproxy(pg *pgtest.Server, dir string, port int) (*exec.Cmd, error) {
+	raft, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	admin, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	return exec.Command(*binary, "serve", "--node-id", "1", "--listen", fmt.Sprintf("127.0.0.1:%d", port),
+		"--upstream", pg.Socket(), "--raft-address", fmt.Sprintf("127.0.0.1:%d", raft),
+		"--peers", fmt.Sprintf("1=127.0.0.1:%d", raft), "--data-dir", filepath.Join(dir, "data"),
+		"--shm-path", filepath.Join(dir, "table"), "--admin", fmt.Sprintf("127.0.0.1:%d", admin), "--log-level", "warn"), nil
+}
+
+func pgbouncer(pg *pgtest.Server, dir string, port int) (*exec.Cmd, error) {
+	path, err := exec.LookPath("pgbouncer")
+	if err != nil {
+		return nil, err
+	}
+	conf := fmt.Sprintf(`[databases]
+* = host=%s port=%d user=postgres
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = %d
+unix_socket_dir =
+auth_type = any
+pool_mode = session
+default_pool_size = 200
+max_client_conn = 1000
+server_reset_query =
+ignore_startup_parameters = extra_float_digits
+logfile = %s
+`, pg.SocketDir(), pg.Port(), port, filepath.Join(dir, "pgbouncer.txt"))
+	file := filepath.Join(dir, "pgbouncer.ini")
+	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
+		return nil, err
+	}
+	if os.Geteuid() != 0 {
+		return exec.Command(path, "-q", file), nil
+	}
+	// It refuses to run as root.
+	if err := os.Chmod(dir, 0o777); err != nil {
+		return nil, err
+	}
+	return exec.Command(path, "-q", "-u", "postgres", file), nil
+}
+
+func haproxy(pg *pgtest.Server, dir string, port int) (*exec.Cmd, error) {
+	path, err := exec.LookPath("haproxy")
+	if err != nil {
+		return nil, err
+	}
+	conf := fmt.Sprintf(`global
+  maxconn 2000
+defaults
+  mode tcp
+  timeout connect 10s
+  timeout client 1h
+  timeout server 1h
+frontend f
+  bind 127.0.0.1:%d
+  default_backend b
+backend b
+  server s unix@%s
+`, port, pg.Socket())
+	file := filepath.Join(dir, "haproxy.cfg")
+	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
+		return nil, err
+	}
+	return exec.Command(path, "-db", "-f", file), nil
+}
+
+// localSuite has raftproxy answer gets from the table, beside PostgreSQL looking up a primary key.
+func localSuite(ctx context.Context, all []candidate, dir string) ([]candidate, error) {
+	scripts := map[string]string{
+		"postgres":  "\\set i random(1, 1000)\nSELECT value FROM kv WHERE key = 'k7';\n",
+		"raftproxy": "\\set i random(1, 1000)\nSELECT raftable('k7');\n",
+	}
+	var out []candidate
+	for _, c := range all {
+		text := scripts[c.name]
+		if text == "" {
+			continue
+		}
+		if c.name == "raftproxy" {
+			if err := sql(ctx, c.port, "SELECT raftable('k7', 'v7')"); err != nil {
+				return nil, err
+			}
+		}
+		c.script = filepath.Join(dir, strings.ToLower(c.name)+".sql")
+		if err := os.WriteFile(c.script, []byte(text), 0o644); err != nil {
+			return nil, err
+		}
+		out = append(out, c)
+	}
+	return out, nil
+}
