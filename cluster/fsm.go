@@ -28,7 +28,9 @@ type stateMachine struct {
 	sess *session
 	log  zerolog.Logger
 	stop chan struct{} // closed before the Raft node is closed
+	// Tests come in between here.
 	put  func(index uint64, c *command) error
+	wake func(seqs []uint64)
 
 	dedup *dedupTable // only touched by Update and its like
 	woken []uint64    // scratch of Update
@@ -58,6 +60,7 @@ func newStateMachine(w *shm.Writer, sess *session, log zerolog.Logger) *stateMac
 		stop: make(chan struct{}), failed: make(chan struct{}),
 	}
 	f.put = f.putOnce
+	f.wake = func(seqs []uint64) { sess.wake(seqs) }
 	return f
 }
 
@@ -85,7 +88,7 @@ func (f *stateMachine) Update(entries []sm.Entry) ([]sm.Entry, error) {
 	}
 	f.cmd = command{} // it points into the log
 	// Only now, so that who is woken finds its set through the reader.
-	f.sess.wake(f.woken)
+	f.wake(f.woken)
 	return entries, nil
 }
 
@@ -272,7 +275,7 @@ func (f *stateMachine) wakeRecovered() {
 			applied = append(applied, seq)
 		}
 	}
-	f.sess.wake(applied)
+	f.wake(applied)
 }
 
 // Close does nothing: the segment belongs to the Node.

@@ -168,6 +168,34 @@ func TestWaiters(t *testing.T) {
 	m.wantContent(map[string]string{"k": "of the next one"})
 }
 
+// TestVisibleBeforeWoken: who is woken must find its set.
+func TestVisibleBeforeWoken(t *testing.T) {
+	calls := 0
+	fresh := func() *machine {
+		m := newMachine(t, 1, 1)
+		m.wake = func(seqs []uint64) {
+			calls++
+			if got, _ := m.w.Reader().Get(nil, []byte("k")); len(seqs) != 1 || string(got) != "v" {
+				t.Errorf("%v are woken when k is %q", seqs, got)
+			}
+		}
+		return m
+	}
+	m := fresh()
+	mine := set(1, 1, m.sess.begin(1).seq, "k", "v")
+	m.feed(mine)
+	other := newMachine(t, 2, 1)
+	other.feed(mine)
+	m = fresh()
+	m.sess.begin(1)
+	if err := m.RecoverFromSnapshot(bytes.NewReader(other.snapshot()), nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if calls != 2 {
+		t.Errorf("woken %d times", calls)
+	}
+}
+
 func TestHaltOnUnknownCommand(t *testing.T) {
 	for name, raw := range map[string][]byte{
 		"version": {commandVersion + 1, 1, 2, 3}, "damage": {commandVersion, 9}, "empty": {},

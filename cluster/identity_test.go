@@ -189,93 +189,99 @@ func withDir(cfg Config, dir string) Config {
 	return cfg
 }
 
+// damages is what may happen to a data directory while nobody uses it.
+var damages = []struct {
+	name string
+	do   func(t *testing.T, dir string) error
+}{
+	{"no Raft directory", func(t *testing.T, dir string) error { return os.RemoveAll(filepath.Join(dir, raftDir)) }},
+	{"empty Raft directory", func(t *testing.T, dir string) error {
+		os.RemoveAll(filepath.Join(dir, raftDir))
+		return os.Mkdir(filepath.Join(dir, raftDir), 0o700)
+	}},
+	{"no log", func(t *testing.T, dir string) error {
+		found, err := filepath.Glob(filepath.Join(dir, raftDir, "*", "*", "tandb"))
+		if err != nil || len(found) != 1 {
+			return fmt.Errorf("found %q (%v)", found, err)
+		}
+		return os.RemoveAll(found[0])
+	}},
+	{"no log file", func(t *testing.T, dir string) error { return os.Remove(logFiles(t, dir)[0]) }},
+	{"empty log file", func(t *testing.T, dir string) error { return os.Truncate(logFiles(t, dir)[0], 0) }},
+	{"cut log file", func(t *testing.T, dir string) error { return cut(logFiles(t, dir)[0]) }},
+	{"flipped bit at the end", func(t *testing.T, dir string) error {
+		return flip(logFiles(t, dir)[0], func(size int) int { return size - 3000 })
+	}},
+	{damageToOld, func(t *testing.T, dir string) error {
+		return flip(logFiles(t, dir)[0], func(size int) int { return size / 2 })
+	}},
+	{"no snapshot", func(t *testing.T, dir string) error { return os.Remove(snapshotFiles(t, dir)[0]) }},
+	{"cut snapshot", func(t *testing.T, dir string) error { return cut(snapshotFiles(t, dir)[0]) }},
+	{"flipped bit in the snapshot", func(t *testing.T, dir string) error {
+		return flip(snapshotFiles(t, dir)[0], func(size int) int { return size / 2 })
+	}},
+}
+
+// damageToOld hits entries that the snapshot covers. After a close nothing is
+// missing then; after a kill the log is read from its beginning.
+const damageToOld = "flipped bit in the middle"
+
+func cut(name string) error {
+	info, err := os.Stat(name)
+	if err != nil {
+		return err
+	}
+	return os.Truncate(name, info.Size()/2)
+}
+
+func flip(name string, where func(size int) int) error {
+	raw, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	raw[where(len(raw))] ^= 0x10
+	return os.WriteFile(name, raw, 0o600)
+}
+
 // TestLogRefused: a log that lost something is never started with, whether it
 // was closed or the process was killed.
 func TestLogRefused(t *testing.T) {
 	g := single(t, func(c *Config) { c.SnapshotEntries, c.CompactionOverhead = 20, 5 })
-	n, cfg := g.nodes[1], g.configs[1]
-	awaitSnapshot(t, n, cfg)
+	cfg := g.configs[1]
+	awaitSnapshot(t, g.nodes[1], cfg)
 	killed := filepath.Join(t.TempDir(), "killed")
 	if err := os.CopyFS(killed, os.DirFS(cfg.DataDir)); err != nil { // as kill -9 would leave it
 		t.Fatal(err)
 	}
 	g.stop(1)
-	flip := func(name string, where func(size int) int) error {
-		raw, err := os.ReadFile(name)
-		if err == nil {
-			raw[where(len(raw))] ^= 0x10
-			err = os.WriteFile(name, raw, 0o600)
+	wantAll50 := func(t *testing.T, dir string) {
+		g.configs[1] = withDir(cfg, dir)
+		g.startAll()
+		if got := len(listed(g.nodes[1])); got != 50 {
+			t.Errorf("%d keys, want 50", got)
 		}
-		return err
+		g.stop(1)
 	}
-	raft := func(dir string, below ...string) string {
-		host, _ := os.Hostname()
-		return filepath.Join(append([]string{dir, raftDir, host}, below...)...)
-	}
-	type damage struct {
-		name string
-		do   func(dir string) error
-	}
-	for _, d := range []damage{
-		{"no Raft directory", func(dir string) error { return os.RemoveAll(filepath.Join(dir, raftDir)) }},
-		{"empty Raft directory", func(dir string) error {
-			os.RemoveAll(filepath.Join(dir, raftDir))
-			return os.Mkdir(filepath.Join(dir, raftDir), 0o700)
-		}},
-		{"no log", func(dir string) error {
-			found, err := filepath.Glob(raft(dir, "*", "tandb"))
-			if err != nil || len(found) != 1 {
-				return fmt.Errorf("found %q (%v)", found, err)
-			}
-			return os.RemoveAll(found[0])
-		}},
-		{"no log file", func(dir string) error { return os.Remove(logFiles(t, dir)[0]) }},
-		{"empty log file", func(dir string) error { return os.Truncate(logFiles(t, dir)[0], 0) }},
-		{"cut log file", func(dir string) error {
-			info, err := os.Stat(logFiles(t, dir)[0])
-			if err != nil {
-				return err
-			}
-			return os.Truncate(logFiles(t, dir)[0], info.Size()/2)
-		}},
-		{"flipped bit at the end", func(dir string) error { return flip(logFiles(t, dir)[0], func(size int) int { return size - 3000 }) }},
-		{"flipped bit in the middle", func(dir string) error { return flip(logFiles(t, dir)[0], func(size int) int { return size / 2 }) }},
-		{"no snapshot", func(dir string) error { return os.Remove(snapshotFiles(t, dir)[0]) }},
-		{"cut snapshot", func(dir string) error { return os.Truncate(snapshotFiles(t, dir)[0], 2000) }},
-		{"flipped bit in the snapshot", func(dir string) error { return flip(snapshotFiles(t, dir)[0], func(size int) int { return size / 2 }) }},
-	} {
+	for _, d := range damages {
 		for from, source := range map[string]string{"closed": cfg.DataDir, "killed": killed} {
 			t.Run(d.name+"/"+from, func(t *testing.T) {
 				dir := filepath.Join(t.TempDir(), "data")
 				if err := os.CopyFS(dir, os.DirFS(source)); err != nil {
 					t.Fatal(err)
 				}
-				if err := d.do(dir); err != nil {
+				if err := d.do(t, dir); err != nil {
 					t.Fatal(err)
 				}
-				if d.name == "flipped bit in the middle" && from == "closed" {
-					// It hits what the snapshot covers, and nothing else is missing.
-					g.configs[1] = withDir(cfg, dir)
-					g.startAll()
-					if got := len(listed(g.nodes[1])); got != 50 {
-						t.Errorf("%d keys, want 50", got)
-					}
-					g.stop(1)
+				if d.name == damageToOld && from == "closed" {
+					wantAll50(t, dir)
 					return
 				}
 				wantRefusal(t, withDir(cfg, dir), "replace this member")
 			})
 		}
 	}
-	// Without damage both can be started.
-	for _, dir := range []string{killed, cfg.DataDir} {
-		g.configs[1] = withDir(cfg, dir)
-		g.startAll()
-		if got := len(listed(g.nodes[1])); got != 50 {
-			t.Errorf("%s: %d keys, want 50", dir, got)
-		}
-		g.stop(1)
-	}
+	wantAll50(t, killed) // without damage both can be started
+	wantAll50(t, cfg.DataDir)
 }
 
 // TestOtherHostAndPlace: a data directory comes to another host name and mount

@@ -179,32 +179,39 @@ func TestLinearizable(t *testing.T) {
 			}
 		}
 	})
-	stopped := 0
 	for range 2 {
-		// Longer than one election, so that there are calls before and after it.
-		somewhere := g.nodes[g.leader()]
-		waitApplied(t, somewhere, 150)
-		leader := g.leader()
-		mu.Lock()
-		n := g.nodes[leader]
-		delete(g.nodes, leader)
-		mu.Unlock()
-		stopped++
-		if err := n.Close(); err != nil {
-			t.Error(err)
-		}
-		waitApplied(t, g.nodes[g.leader()], 150)
-		fresh, err := Start(g.configs[leader])
-		if err != nil {
-			t.Fatal(err)
-		}
-		mu.Lock()
-		g.nodes[leader] = fresh
-		mu.Unlock()
+		bounceLeader(t, g, &mu)
 	}
 	waitApplied(t, g.nodes[1], 100)
 	cancel()
 	wg.Wait()
+	checkHistory(t, recorders)
+	g.agree()
+}
+
+// bounceLeader stops the leader, and starts it when the others have gone on for
+// a while.
+func bounceLeader(t *testing.T, g *group, mu *sync.Mutex) {
+	waitApplied(t, g.nodes[g.leader()], 150)
+	leader := g.leader()
+	mu.Lock()
+	n := g.nodes[leader]
+	delete(g.nodes, leader)
+	mu.Unlock()
+	if err := n.Close(); err != nil {
+		t.Error(err)
+	}
+	waitApplied(t, g.nodes[g.leader()], 150)
+	fresh, err := Start(g.configs[leader])
+	if err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	g.nodes[leader] = fresh
+	mu.Unlock()
+}
+
+func checkHistory(t *testing.T, recorders []*recorder) {
 	var history []porcupine.Operation
 	unknown := 0
 	for _, r := range recorders {
@@ -215,15 +222,13 @@ func TestLinearizable(t *testing.T) {
 		}
 		history = append(history, r.ops...)
 	}
-	t.Logf("%d operations, %d with an unknown outcome, %d leaders stopped", len(history), unknown, stopped)
-	model := register.ToModel()
-	switch porcupine.CheckOperationsTimeout(model, history, 60*time.Second) {
+	t.Logf("%d operations, %d with an unknown outcome", len(history), unknown)
+	switch porcupine.CheckOperationsTimeout(register.ToModel(), history, 60*time.Second) {
 	case porcupine.Illegal:
 		t.Error("the history is not linearizable")
 	case porcupine.Unknown:
 		t.Error("the history could not be checked in time")
 	}
-	g.agree()
 }
 
 // TestModelFindsFaults: a check that finds nothing proves nothing.
