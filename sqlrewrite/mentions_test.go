@@ -2,6 +2,7 @@ package sqlrewrite
 
 import (
 	"bytes"
+	"math/rand"
 	"strings"
 	"testing"
 )
@@ -54,7 +55,12 @@ func FuzzMentions(f *testing.F) {
 
 func BenchmarkMentions(b *testing.B) {
 	prose := "SELECT a.id, a.created_at, b.label FROM accounts AS a LEFT JOIN labels b ON b.id = a.label_id WHERE a.tenant = $1 AND a.state IN ('late', 'after', 'table') ORDER BY a.created_at DESC LIMIT 50; "
+	mixed, rnd := make([]byte, 16384), rand.New(rand.NewSource(1))
+	for i := range mixed {
+		mixed[i] = word[rnd.Intn(len(word))]
+	}
 	for _, c := range []struct{ name, text string }{
+		{"worst-mixed-letters", string(mixed)},
 		{"short", "SELECT abalance FROM pgbench_accounts WHERE aid = 42"},
 		{"sql-16K", strings.Repeat(prose, 1+16384/len(prose))[:16384]},
 		{"blob-1M", strings.Repeat("\x00\x01\x7f\xfe0123456789", 1<<20/14)},
