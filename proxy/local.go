@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"encoding/binary"
-	"iter"
 	"strconv"
 	"time"
 
@@ -23,8 +22,7 @@ type cursor struct {
 	started bool
 	done    bool
 	cells   []cell // the columns that are no list, where there is one
-	next    func() (key, value []byte, ok bool)
-	stop    func()
+	lists   []list // of the columns that are lists, or the one of FROM
 }
 
 // cell is the value of a column that is the same in all rows.
@@ -46,12 +44,12 @@ func (c *cursor) reset(st *statement) {
 // storeKept is how many bytes of parameters a cursor's memory keeps room for between two uses.
 const storeKept = 1 << 10
 
-// close lets go of the list that the cursor reads. It may be called more than once.
+// close lets go of the lists that the cursor reads. It may be called more than once.
 func (c *cursor) close() {
-	if c.stop != nil {
-		c.stop()
-		c.stop, c.next = nil, nil
+	for i := range c.lists {
+		c.lists[i].stop()
 	}
+	c.lists = nil
 }
 
 // run appends up to limit rows (0 for all) to f.out, writing what becomes too long, and says how many there were, and
@@ -64,6 +62,7 @@ func (f *frontend) run(c *cursor, limit int) (rows int, suspended bool, err erro
 		c.started = true
 		c.done = true // an error in what follows ends the cursor
 		if err := f.start(c); err != nil {
+			c.close()
 			return 0, false, err
 		}
 		if !c.st.list {
@@ -71,37 +70,20 @@ func (f *frontend) run(c *cursor, limit int) (rows int, suspended bool, err erro
 		}
 		c.done = false
 	}
-	if limit == 0 && c.next == nil {
-		c.done = true
-		rows, err := f.listAll(c)
-		return rows, false, err
-	}
-	if c.next == nil {
-		c.next, c.stop = iter.Pull2(f.s.srv.cfg.Table.List)
-	}
-	for limit == 0 || rows < limit {
-		key, value, ok := c.next()
-		if ok {
-			err = f.listRow(c, key, value)
-			rows++
-		}
-		if !ok || err != nil {
+	if c.st.From && c.lists == nil {
+		if limit == 0 {
 			c.done = true
-			c.close()
+			rows, err := f.listAll(c)
 			return rows, false, err
 		}
+		c.openList(f.s.srv.cfg.Table)
 	}
-	return rows, true, nil
-}
-
-// listAll appends all rows of a list.
-func (f *frontend) listAll(c *cursor) (rows int, err error) {
-	f.s.srv.cfg.Table.List(func(key, value []byte) bool {
-		rows++
-		err = f.listRow(c, key, value)
-		return err == nil
-	})
-	return rows, err
+	rows, suspended, err = f.listSome(c, limit)
+	if !suspended || err != nil {
+		c.done = true
+		c.close()
+	}
+	return rows, suspended, err
 }
 
 // start waits for what the statement must see, and runs its columns from left to right. Without a list it appends the row.
@@ -145,6 +127,8 @@ func (f *frontend) startCells(ctx context.Context, c *cursor) error {
 	defer func() { f.out = f.out[:at] }()
 	for i, col := range c.st.Columns {
 		if col.Op == sqlrewrite.OpListRecord {
+			// Its picture of the table is taken now: after the sets to its left, before those to its right.
+			c.openList(f.s.srv.cfg.Table)
 			continue
 		}
 		from := len(f.out)
@@ -219,40 +203,6 @@ func (f *frontend) set(ctx context.Context, c *cursor, args []argument, key []by
 	return nil
 }
 
-// listRow appends one row of a list.
-func (f *frontend) listRow(c *cursor, key, value []byte) error {
-	if err := f.convertible(key); err != nil {
-		return err
-	}
-	if err := f.convertible(value); err != nil {
-		return err
-	}
-	f.buffer()
-	at := len(f.out)
-	f.out = appendRowStart(f.out, len(c.st.Columns))
-	for i, col := range c.st.Columns {
-		switch {
-		case col.Op == sqlrewrite.OpKey:
-			f.out = appendValue(f.out, key)
-		case col.Op == sqlrewrite.OpValue:
-			f.out = appendValue(f.out, value)
-		case col.Op == sqlrewrite.OpListRecord && formatOf(c.formats, i) == 1:
-			f.out = appendRecordBinary(f.out, key, value)
-		case col.Op == sqlrewrite.OpListRecord:
-			f.out = appendRecordText(f.out, key, value)
-		case c.cells[i].null:
-			f.out = append(f.out, 0xff, 0xff, 0xff, 0xff)
-		default:
-			f.out = appendValue(f.out, c.cells[i].value)
-		}
-	}
-	f.out = finishMessage(f.out, at)
-	if len(f.out) >= flushAt {
-		return f.flushOut()
-	}
-	return nil
-}
-
 // convertible refuses what could not be sent under the session's client_encoding.
 func (f *frontend) convertible(b []byte) error {
 	enc := f.s.back.settings.foreignEncoding
@@ -288,52 +238,6 @@ func finishMessage(dst []byte, at int) []byte {
 func appendValue(dst, v []byte) []byte {
 	dst = binary.BigEndian.AppendUint32(dst, uint32(len(v)))
 	return append(dst, v...)
-}
-
-// appendRecordText appends (key,value) as record_out writes it.
-func appendRecordText(dst, key, value []byte) []byte {
-	at := len(dst)
-	dst = append(dst, 0, 0, 0, 0, '(')
-	dst = appendRecordField(dst, key)
-	dst = append(dst, ',')
-	dst = appendRecordField(dst, value)
-	dst = append(dst, ')')
-	binary.BigEndian.PutUint32(dst[at:], uint32(len(dst)-at-4))
-	return dst
-}
-
-func appendRecordField(dst, v []byte) []byte {
-	if !needsQuotes(v) {
-		return append(dst, v...)
-	}
-	dst = append(dst, '"')
-	for _, c := range v {
-		if c == '"' || c == '\\' {
-			dst = append(dst, c)
-		}
-		dst = append(dst, c)
-	}
-	return append(dst, '"')
-}
-
-func needsQuotes(v []byte) bool {
-	for _, c := range v {
-		switch {
-		case c == '"', c == '\\', c == '(', c == ')', c == ',', isSpace(c):
-			return true
-		}
-	}
-	return len(v) == 0
-}
-
-// appendRecordBinary appends the record as record_send writes it.
-func appendRecordBinary(dst, key, value []byte) []byte {
-	dst = binary.BigEndian.AppendUint32(dst, uint32(4+4+4+len(key)+4+4+len(value)))
-	dst = binary.BigEndian.AppendUint32(dst, 2)
-	dst = binary.BigEndian.AppendUint32(dst, oidVarchar)
-	dst = appendValue(dst, key)
-	dst = binary.BigEndian.AppendUint32(dst, oidText)
-	return appendValue(dst, value)
 }
 
 func appendComplete(dst []byte, rows int) []byte {
