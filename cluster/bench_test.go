@@ -4,12 +4,17 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/raftproxy/raftproxy/shm"
 )
 
 // BenchmarkSet is a set on three nodes in this process, with the default timing:
@@ -96,4 +101,48 @@ func BenchmarkFailover(b *testing.B) {
 		g.awaitReady()
 	}
 	b.ReportMetric(float64(worst.Milliseconds()), "worst-ms")
+}
+
+// BenchmarkSnapshot writes and restores a snapshot of 200,000 keys of 100 bytes.
+func BenchmarkSnapshot(b *testing.B) {
+	const keys = 200_000
+	fill := func(path string) *stateMachine {
+		w, err := shm.Create(shm.Options{Path: path})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { w.Close() })
+		return newStateMachine(w, newSession(9, 1, 100), zerolog.Nop())
+	}
+	dir := b.TempDir()
+	m := fill(filepath.Join(dir, "a"))
+	value := bytes.Repeat([]byte("v"), 100)
+	for i := range keys {
+		if err := m.w.Set(uint64(i+1), fmt.Appendf(nil, "key%d", i), value); err != nil {
+			b.Fatal(err)
+		}
+	}
+	m.w.Commit(keys)
+	var raw bytes.Buffer
+	b.Run("save", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			raw.Reset()
+			state, _ := m.PrepareSnapshot()
+			if err := m.SaveSnapshot(state, &raw, nil, nil); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.SetBytes(int64(raw.Len()))
+	})
+	b.Run("restore", func(b *testing.B) {
+		into := fill(filepath.Join(dir, "b"))
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := into.RecoverFromSnapshot(bytes.NewReader(raw.Bytes()), nil, nil); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.SetBytes(int64(raw.Len()))
+	})
 }

@@ -18,6 +18,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if settings := os.Getenv(childEnv); settings != "" {
+		runChild(settings)
+	}
 	useLogger(zerolog.Nop()) // some tests use parts of dragonboat without a node
 	goleak.VerifyTestMain(m)
 }

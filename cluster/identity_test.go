@@ -83,6 +83,7 @@ func TestSettingsRefused(t *testing.T) {
 		"in flight":          {func(c *Config) { c.MaxInFlight = 1 << 20 }, "in flight"},
 		"tick":               {func(c *Config) { c.RTT = 1500 * time.Microsecond }, "milliseconds"},
 		"heartbeat too slow": {func(c *Config) { c.HeartbeatRTT = 20 }, "heartbeats"},
+		"full disk":          {func(c *Config) { c.test.freeSpace = func() (uint64, error) { return 10 << 20, nil } }, "10 MiB are free"},
 		"shared memory":      {func(c *Config) { c.ShmPath = filepath.Join(c.DataDir, identityFile, "x") }, "shared-memory"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"github.com/lni/dragonboat/v4/plugin/tan"
 	"github.com/lni/dragonboat/v4/raftio"
 	pb "github.com/lni/dragonboat/v4/raftpb"
+	"golang.org/x/sys/unix"
 )
 
 // logStore is dragonboat's Tan log with four things added.
@@ -127,7 +128,7 @@ func (s *logStore) verify() (err error) {
 	}()
 	ss, err := s.GetSnapshot(shardID, s.replicaID)
 	if err != nil {
-		return &logError{fmt.Sprintf("the Raft log in %s is damaged: %v", s.dir, err)}
+		return s.unreadable(err)
 	}
 	rs, err := s.ILogDB.ReadRaftState(shardID, s.replicaID, ss.Index)
 	switch {
@@ -137,7 +138,7 @@ func (s *logStore) verify() (err error) {
 		}
 		return nil
 	case err != nil:
-		return &logError{fmt.Sprintf("the Raft log in %s is damaged: %v", s.dir, err)}
+		return s.unreadable(err)
 	}
 	last := ss.Index
 	if rs.EntryCount > 0 {
@@ -158,6 +159,16 @@ func (s *logStore) verify() (err error) {
 	s.state = rs.State
 	s.committed.Store(rs.State.Commit)
 	return nil
+}
+
+// unreadable tells damage from what the operating system refuses.
+func (s *logStore) unreadable(err error) error {
+	for _, errno := range []error{unix.ENOSPC, unix.EDQUOT, unix.EACCES, unix.EPERM, unix.EROFS, unix.EMFILE, unix.ENFILE, unix.ENOMEM} {
+		if errors.Is(err, errno) {
+			return fmt.Errorf("the Raft log in %s cannot be opened: %w", s.dir, err)
+		}
+	}
+	return &logError{fmt.Sprintf("the Raft log in %s is damaged: %v", s.dir, err)}
 }
 
 // readAll reads entries first to last, which checks their checksums.

@@ -94,6 +94,9 @@ func (n *Node) openFiles() (err error) {
 		free = freeBytes(n.data.path)
 	}
 	n.space = newSpaceGuard(free)
+	if free := n.space.now(); free < freeForLog {
+		return fmt.Errorf("the disk of %s is full: %d MiB are free, the Raft log needs %d MiB to start", n.data.path, free>>20, freeForLog>>20)
+	}
 	options := n.cfg.test.segment
 	options.Path = n.cfg.ShmPath
 	if n.writer, err = shm.Create(options); err != nil {
