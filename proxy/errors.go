@@ -16,6 +16,7 @@ const (
 	codeInvalidText         = "22P02"
 	codeNullNotAllowed      = "22004"
 	codeInFailedTransaction = "25P02"
+	codeNotAuthorized       = "28000"
 	codeUndefinedPortal     = "34000"
 	codeInvalidParameter    = "22023"
 	codeBadEncoding         = "22021"

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -33,6 +35,8 @@ type Config struct {
 	PlanCache int
 	// Linearizable makes gets and lists see all that was acknowledged anywhere.
 	Linearizable bool
+	// Access says who may connect and how; see also Server.SetAccess.
+	Access Access
 }
 
 func (c *Config) setDefaults() {
@@ -60,6 +64,7 @@ var ErrServerClosed = errors.New("proxy: server closed")
 type Server struct {
 	cfg         Config
 	network     string // of the upstream, for net.Dial
+	access      atomic.Pointer[access]
 	ctx         context.Context
 	cancel      context.CancelFunc
 	plans       *planCache // with standard_conforming_strings on
@@ -70,13 +75,14 @@ type Server struct {
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
 	conns     map[net.Conn]struct{} // clients in startup
+	spare     int                   // how many of them came beyond MaxClients
 	sessions  map[*session]struct{}
 	draining  bool
 	wg        sync.WaitGroup // connections
 	changed   chan struct{}  // closed and replaced when a connection ends
 }
 
-// New makes a server. It fails on a Config that cannot work.
+// New makes a server. It reads the files of Config.Access, and fails on a Config that cannot work.
 func New(cfg Config) (*Server, error) {
 	if cfg.Table == nil {
 		return nil, errors.New("proxy: no table")
@@ -97,6 +103,9 @@ func New(cfg Config) (*Server, error) {
 		conns:       map[net.Conn]struct{}{},
 		sessions:    map[*session]struct{}{},
 		changed:     make(chan struct{}),
+	}
+	if err := s.SetAccess(cfg.Access); err != nil {
+		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, nil
@@ -162,28 +171,39 @@ func isTemporary(err error) bool {
 	return errors.As(err, &t) && t.Temporary()
 }
 
+// spareClients is how many clients there may be beyond MaxClients, to be told that they are too many, or to cancel.
+const spareClients = 256
+
 // admit starts a goroutine for a client.
 func (s *Server) admit(c net.Conn) {
 	s.mu.Lock()
-	if s.draining {
+	clients := len(s.sessions) + len(s.conns)
+	if s.draining || clients >= s.cfg.MaxClients+spareClients {
 		s.mu.Unlock()
 		c.Close()
 		return
 	}
-	tooMany := len(s.sessions)+len(s.conns) >= s.cfg.MaxClients
+	// Those that will be turned away take nobody's place.
+	tooMany := clients-s.spare >= s.cfg.MaxClients
+	if tooMany {
+		s.spare++
+	}
 	s.conns[c] = struct{}{}
 	s.wg.Add(1)
 	s.mu.Unlock()
 	go func() {
 		defer s.wg.Done()
-		defer s.forget(c)
+		defer s.forget(c, tooMany)
 		s.serve(c, tooMany)
 	}()
 }
 
-func (s *Server) forget(c net.Conn) {
+func (s *Server) forget(c net.Conn, spare bool) {
 	c.Close()
 	s.mu.Lock()
+	if spare {
+		s.spare--
+	}
 	delete(s.conns, c)
 	close(s.changed)
 	s.changed = make(chan struct{})
@@ -196,33 +216,41 @@ func (s *Server) serve(c net.Conn, tooMany bool) {
 	if tcp, ok := c.(*net.TCPConn); ok {
 		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: keepAlive})
 	}
-	startup, err := s.readStartup(c)
+	deadline := time.Now().Add(s.cfg.StartupTimeout)
+	if c.SetDeadline(deadline) != nil {
+		return
+	}
+	access := s.access.Load()
+	startup, err := readStartup(c, access)
+	client := startup.conn
+	defer client.Close()
 	if err != nil {
 		log.Debug().Err(err).Msg("client did not finish its startup packet")
 		return
 	}
 	if startup.cancelKey != nil {
-		s.cancelRequest(startup)
+		if access.permits(c.RemoteAddr()) {
+			s.cancelRequest(startup)
+		}
 		return
 	}
-	if tooMany {
-		reject(c, &pgError{code: codeTooManyConnections, message: "sorry, too many clients already"})
-		log.Warn().Int("max_clients", s.cfg.MaxClients).Msg("client refused: too many clients")
+	refusal := access.admission(c, startup.tls() != nil)
+	if refusal == nil && tooMany {
+		refusal = &pgError{code: codeTooManyConnections, message: "sorry, too many clients already"}
+	}
+	if refusal != nil {
+		log.Warn().Int("max_clients", s.cfg.MaxClients).Msg("client refused: " + refusal.message)
+		reject(client, refusal)
 		return
 	}
 	server, err := s.dial()
 	if err != nil {
 		log.Error().Err(err).Str("upstream", s.cfg.Upstream).Msg("cannot connect to postgres")
-		reject(c, &pgError{
-			code:    codeConnectionFailure,
-			message: "raftproxy could not connect to postgres at " + s.cfg.Upstream,
-			detail:  err.Error(),
-			hint:    "Check that this PostgreSQL server is running and that raftproxy's upstream setting names it.",
-		})
+		reject(client, s.unreachable(err))
 		return
 	}
-	sess := newSession(s, c, server, log)
-	if !s.enter(sess, c) {
+	sess := newSession(s, client, server, log)
+	if client.SetDeadline(time.Time{}) != nil || !s.enter(sess, c) {
 		server.Close()
 		return
 	}
@@ -231,16 +259,30 @@ func (s *Server) serve(c net.Conn, tooMany bool) {
 		server.Close()
 		return
 	}
-	timer := time.AfterFunc(s.cfg.StartupTimeout, sess.startupExpired)
+	timer := time.AfterFunc(time.Until(deadline), sess.startupExpired)
 	defer timer.Stop()
+	if err := sess.login(startup, access); err != nil {
+		sess.logEnd("login", err)
+		return
+	}
 	sess.run()
 }
 
 const keepAlive = time.Minute
 
-func (s *Server) dial() (net.Conn, error) {
-	d := net.Dialer{Timeout: s.cfg.StartupTimeout, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAlive}}
-	return d.DialContext(s.ctx, s.network, s.cfg.Upstream)
+// unreachable says that there is no connection to postgres.
+func (s *Server) unreachable(err error) *pgError {
+	e := &pgError{
+		code:    codeConnectionFailure,
+		message: "raftproxy could not connect to postgres at " + s.cfg.Upstream,
+		detail:  err.Error(),
+		hint:    "Check that this PostgreSQL server is running and that raftproxy's upstream setting names it.",
+	}
+	var failed *upstreamTLSError
+	if errors.As(err, &failed) {
+		e.hint = "Check the ssl settings of this PostgreSQL server and the upstream-tls settings of raftproxy."
+	}
+	return e
 }
 
 // enter makes a client in startup a session.
@@ -261,10 +303,19 @@ func (s *Server) leave(sess *session) {
 	s.mu.Unlock()
 }
 
-// reject ends a client in startup with an error.
+// What a client that is turned away may still send, and for how long. A connection that is closed with something unread
+// is reset, and the client may then never see why.
+const (
+	rejectWait   = time.Second
+	rejectUnread = 1 << 20
+)
+
+// reject tells a client in startup why there will be no session, and lets it take that in.
 func reject(c net.Conn, e *pgError) {
-	_ = c.SetWriteDeadline(time.Now().Add(time.Second))
-	_, _ = c.Write(e.append(nil, "FATAL"))
+	_ = c.SetDeadline(time.Now().Add(rejectWait))
+	if _, err := c.Write(e.append(nil, "FATAL")); err == nil && closeWrite(c) == nil {
+		_, _ = io.CopyN(io.Discard, c, rejectUnread)
+	}
 }
 
 // Sessions is the number of sessions.
