@@ -19,6 +19,7 @@ keep_state=
 daemon_pid=
 forwarding=
 forward_policy=
+bridges_before=
 started=
 compose=()
 passed=0
@@ -102,9 +103,8 @@ ensure_daemon() {
 		start_daemon $DOCKERD_FLAGS || { tail -n 5 "$state/log" >&2; die "dockerd $DOCKERD_FLAGS does not start"; }
 		return
 	fi
-	start_daemon || start_daemon --iptables=false || start_daemon --storage-driver=vfs ||
-		start_daemon --iptables=false --storage-driver=vfs ||
-		{ tail -n 5 "$state/log" >&2; die "dockerd does not start"; }
+	# A daemon finds a storage driver that works by itself. What it can do without are rules in the packet filter.
+	start_daemon || start_daemon --iptables=false || { tail -n 5 "$state/log" >&2; die "dockerd does not start"; }
 }
 
 # start_daemon FLAGS...: in a session of its own, so that Ctrl-C ends it last, not first.
@@ -120,7 +120,11 @@ start_daemon() {
 		fi
 		sleep 0.2
 	done
-	say "started a Docker daemon of its own ${*:+($*)}"
+	say "started a Docker daemon of its own${*:+ with $*}"
+	# What a run left that was killed.
+	docker ps --all --quiet | xargs --no-run-if-empty docker rm --force --volumes >/dev/null
+	docker volume prune --force >/dev/null
+	docker network prune --force >/dev/null
 }
 
 stop_daemon() {
@@ -137,19 +141,25 @@ stop_daemon() {
 }
 
 # A daemon leaves its rules, its bridge and a setting behind. forget_network takes away again what was not there before.
+bridges() { ip -o link show type bridge 2>/dev/null | grep -o -w -e docker0 -e 'br-[0-9a-f]\{12\}' || true; }
+
 remember_network() {
+	bridges_before=$(bridges)
 	forwarding=$(cat /proc/sys/net/ipv4/ip_forward)
 	if command -v iptables >/dev/null && ! iptables-save 2>/dev/null | grep -q DOCKER; then
-		forward_policy=$(iptables -S FORWARD 2>/dev/null | awk '$1 == "-P" { print $3 }')
+		forward_policy=$(iptables -S FORWARD 2>/dev/null | awk '$1 == "-P" { print $3 }') || true
 	fi
 }
 
 forget_network() {
+	local bridge
 	if [ -n "$forward_policy" ]; then
-		iptables-save 2>/dev/null | grep -v -e DOCKER -e docker0 | iptables-restore
+		iptables-save 2>/dev/null | grep -v -e DOCKER -e docker0 -e ' br-[0-9a-f]\{12\}' | iptables-restore
 		iptables -P FORWARD "$forward_policy"
-		ip link delete docker0 2>/dev/null
 	fi
+	for bridge in $(bridges); do
+		grep -q -x -e "$bridge" <<<"$bridges_before" || ip link delete "$bridge"
+	done
 	if [ -n "$forwarding" ]; then
 		printf '%s' "$forwarding" >/proc/sys/net/ipv4/ip_forward
 	fi
@@ -189,7 +199,9 @@ export_settings() {
 	done
 }
 
-container() { "${compose[@]}" ps -a -q "$1" 2>/dev/null || "${compose[@]}" ps -q "$1"; }
+container() {
+	docker ps --all --quiet --filter "label=com.docker.compose.project=$project" --filter "label=com.docker.compose.service=$1"
+}
 health() { docker inspect --format '{{.State.Health.Status}}' "$(container "$1")"; }
 exit_code() { docker inspect --format '{{.State.ExitCode}}' "$(container "$1")"; }
 
@@ -229,7 +241,7 @@ wait_nodes() {
 	say ready
 }
 
-node_status() { "${compose[@]}" exec -T "raftproxy$1" raftproxy status --json; }
+node_status() { docker exec "$(container "raftproxy$1")" raftproxy status --json; }
 
 # --- what a client sees -----------------------------------------------------------------------------------------------
 
@@ -238,11 +250,11 @@ sql() {
 	local node=$1 address
 	local psql=(psql --no-psqlrc --no-align --tuples-only --quiet -v ON_ERROR_STOP=1 --username=postgres -c "$2")
 	if command -v psql >/dev/null; then
-		address=$("${compose[@]}" port "raftproxy$node" 6432)
+		address=$(docker port "$(container "raftproxy$node")" 6432)
 		PGPASSWORD=$POSTGRES_PASSWORD PGCONNECT_TIMEOUT=10 timeout "$client_timeout" \
 			"${psql[@]}" --host="${address%:*}" --port="${address##*:}"
 	else
-		timeout "$client_timeout" "${compose[@]}" exec -T -e "PGPASSWORD=$POSTGRES_PASSWORD" "postgres$node" \
+		timeout "$client_timeout" docker exec -e "PGPASSWORD=$POSTGRES_PASSWORD" "$(container "postgres$node")" \
 			"${psql[@]}" --host="raftproxy$node" --port=6432
 	fi
 }
