@@ -80,6 +80,9 @@ func newNode(s *config.Settings, log zerolog.Logger) *node {
 // start binds all addresses before anything else, so that a node that cannot serve does not join its group. The admin
 // endpoint is up while the table is loaded, which may take minutes. After an error the caller closes the node.
 func (n *node) start(signals <-chan os.Signal) error {
+	if err := accessRules(n.settings).Check(); err != nil {
+		return fmt.Errorf("%w: correct the settings client-tls-… and upstream-tls-…", err)
+	}
 	if err := n.bind(); err != nil {
 		return err
 	}
@@ -235,14 +238,26 @@ func (n *node) hangup() {
 		n.log.Error().Err(err).Msg("settings were not reloaded")
 		return
 	}
+	if err := n.setAccess(s); err != nil {
+		n.log.Error().Err(err).Msg("settings were not reloaded")
+		return
+	}
 	for _, name := range config.Changed(n.settings, s) {
 		if !config.Reloadable(name) {
 			n.log.Warn().Str("setting", name).Msg("changed, but only a restart brings it into effect")
 		}
 	}
-	n.settings.LogLevel = s.LogLevel
+	n.settings.Reload(s)
 	setLevel(s.LogLevel)
 	n.log.Info().Str("log_level", s.LogLevel).Msg("settings were reloaded")
+}
+
+// setAccess brings the access rules in s into effect, with their files as they are now. They hold for new clients.
+func (n *node) setAccess(s *config.Settings) error {
+	if n.proxy == nil {
+		return accessRules(s).Check()
+	}
+	return n.proxy.SetAccess(accessRules(s))
 }
 
 // again parses the command line, the environment and the file once more.

@@ -61,6 +61,26 @@ func proxyConfig(s *config.Settings, table proxy.Table, log zerolog.Logger) prox
 		SetTimeout:     s.SetTimeout,
 		InspectLimit:   int(s.InspectLimit),
 		Linearizable:   s.Consistency == "linearizable",
+		Access:         accessRules(s),
+	}
+}
+
+func accessRules(s *config.Settings) proxy.Access {
+	return proxy.Access{
+		ClientTLS: proxy.ClientTLS{
+			Mode:     proxy.ClientTLSMode(s.ClientTLS),
+			CertFile: s.ClientTLSCert,
+			KeyFile:  s.ClientTLSKey,
+			CAFile:   s.ClientTLSCA,
+		},
+		UpstreamTLS: proxy.UpstreamTLS{
+			Mode:     proxy.UpstreamTLSMode(s.UpstreamTLS),
+			CAFile:   s.UpstreamTLSCA,
+			CertFile: s.UpstreamTLSCert,
+			KeyFile:  s.UpstreamTLSKey,
+		},
+		ClientNetworks: s.ClientNetworks(),
+		AllowTrust:     s.AllowTrust,
 	}
 }
 

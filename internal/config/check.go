@@ -44,6 +44,7 @@ func (s *Settings) Check() []Fault {
 	var f faults
 	s.checkGroup(&f)
 	s.checkAddresses(&f)
+	s.checkSecurity(&f)
 	s.checkLimits(&f)
 	s.checkRaft(&f)
 	f.oneOf("consistency", s.Consistency, "local", "linearizable")
@@ -117,6 +118,40 @@ func (s *Settings) checkAddresses(f *faults) {
 	}
 	if problem := clientAddress(s.Upstream, reachable); problem != "" {
 		f.add("upstream", "write it like 127.0.0.1:5432 or /run/postgresql/.s.PGSQL.5432", "%s", problem)
+	}
+}
+
+func (s *Settings) checkSecurity(f *faults) {
+	f.oneOf("client-tls", s.ClientTLS, "off", "allow", "require")
+	f.pair("client-tls-cert", s.ClientTLSCert, "client-tls-key", s.ClientTLSKey)
+	if s.ClientTLS == "off" && s.ClientTLSCert+s.ClientTLSKey+s.ClientTLSCA != "" {
+		f.add("client-tls", "set it to allow or require, or remove the settings client-tls-…", "is off, although there are files for it")
+	}
+	if s.ClientTLS != "off" && s.ClientTLSCert+s.ClientTLSKey == "" {
+		f.add("client-tls-cert", "name a certificate, and its key by client-tls-key", "is not set, although client-tls is %s", s.ClientTLS)
+	}
+	for _, text := range s.ClientCIDRs {
+		if _, err := network(text); err != nil {
+			f.add("client-cidrs", "write it like 10.0.0.0/8, 2001:db8::/32 or 192.0.2.7", "%q is no network", text)
+		}
+	}
+	f.oneOf("upstream-tls", s.UpstreamTLS, "disable", "prefer", "require", "verify-ca", "verify-full")
+	f.pair("upstream-tls-cert", s.UpstreamTLSCert, "upstream-tls-key", s.UpstreamTLSKey)
+	if s.UpstreamTLS == "disable" && s.UpstreamTLSCA+s.UpstreamTLSCert+s.UpstreamTLSKey != "" {
+		f.add("upstream-tls", "set it to verify-full, or remove the settings upstream-tls-…", "is disable, although there are files for it")
+	}
+	if s.UpstreamTLS == "verify-ca" && s.UpstreamTLSCA == "" {
+		f.add("upstream-tls-ca", "name a file of authorities", "is not set, although upstream-tls is verify-ca")
+	}
+}
+
+// pair wants both settings or none.
+func (f *faults) pair(a, valueA, b, valueB string) {
+	if valueA == "" {
+		a, valueA, b, valueB = b, valueB, a, valueA
+	}
+	if valueA != "" && valueB == "" {
+		f.add(b, "name the file that belongs to "+a, "is not set")
 	}
 }
 

@@ -3,6 +3,7 @@
 package config
 
 import (
+	"net/netip"
 	"reflect"
 	"slices"
 	"time"
@@ -29,6 +30,17 @@ type Settings struct {
 	StartupTimeout time.Duration `name:"startup-timeout" env:"RAFTPROXY_STARTUP_TIMEOUT" default:"30s" group:"Clients" help:"Time for a client to connect and log in."`
 	DrainTimeout   time.Duration `name:"drain-timeout" env:"RAFTPROXY_DRAIN_TIMEOUT" default:"30s" group:"Clients" help:"Time for sessions to end by themselves after SIGTERM, before they are closed."`
 	InspectLimit   Size          `name:"inspect-limit" env:"RAFTPROXY_INSPECT_LIMIT" default:"16MiB" group:"Clients" help:"Size of the largest statement that is looked through for raftable() calls; larger ones are forwarded as they are."`
+
+	ClientTLS       string   `name:"client-tls" env:"RAFTPROXY_CLIENT_TLS" default:"off" group:"Security" help:"TLS for clients: off, allow (those that ask for it) or require (clients without it are refused, but for those on unix sockets). SIGHUP reloads it."`
+	ClientTLSCert   string   `name:"client-tls-cert" env:"RAFTPROXY_CLIENT_TLS_CERT" placeholder:"FILE" group:"Security" help:"PEM file with the certificate that clients see, and those between it and its authority. SIGHUP reloads it."`
+	ClientTLSKey    string   `name:"client-tls-key" env:"RAFTPROXY_CLIENT_TLS_KEY" placeholder:"FILE" group:"Security" help:"PEM file with the key of client-tls-cert. SIGHUP reloads it."`
+	ClientTLSCA     string   `name:"client-tls-ca" env:"RAFTPROXY_CLIENT_TLS_CA" placeholder:"FILE" group:"Security" help:"PEM file with the authorities of clients' certificates; a client that shows another certificate is refused. SIGHUP reloads it."`
+	ClientCIDRs     []string `name:"client-cidrs" env:"RAFTPROXY_CLIENT_CIDRS" placeholder:"CIDR" group:"Security" help:"Networks that clients may connect from, such as 10.0.0.0/8. May repeat. Default: all. Unix sockets are not concerned. SIGHUP reloads it."`
+	AllowTrust      bool     `name:"allow-trust-from-network" env:"RAFTPROXY_ALLOW_TRUST_FROM_NETWORK" group:"Security" help:"Let clients in from other machines even where PostgreSQL asks them for no password. SIGHUP reloads it."`
+	UpstreamTLS     string   `name:"upstream-tls" env:"RAFTPROXY_UPSTREAM_TLS" default:"disable" group:"Security" help:"TLS to PostgreSQL, as sslmode of libpq: disable, prefer, require, verify-ca or verify-full. A unix socket has none. SIGHUP reloads it."`
+	UpstreamTLSCA   string   `name:"upstream-tls-ca" env:"RAFTPROXY_UPSTREAM_TLS_CA" placeholder:"FILE" group:"Security" help:"PEM file with the authorities that PostgreSQL's certificate may come from. Default for verify-full: those of the system. SIGHUP reloads it."`
+	UpstreamTLSCert string   `name:"upstream-tls-cert" env:"RAFTPROXY_UPSTREAM_TLS_CERT" placeholder:"FILE" group:"Security" help:"PEM file with a certificate to show to PostgreSQL. SIGHUP reloads it."`
+	UpstreamTLSKey  string   `name:"upstream-tls-key" env:"RAFTPROXY_UPSTREAM_TLS_KEY" placeholder:"FILE" group:"Security" help:"PEM file with the key of upstream-tls-cert. SIGHUP reloads it."`
 
 	SetTimeout   time.Duration `name:"set-timeout" env:"RAFTPROXY_SET_TIMEOUT" default:"5s" group:"Table" help:"Time for a set, a delete or a linearizable read, where the call itself gives none."`
 	Consistency  string        `name:"consistency" env:"RAFTPROXY_CONSISTENCY" default:"local" group:"Table" help:"How get and list read: local (this node's replica as it is) or linearizable (after a wait, if need be, for every set acknowledged on any node before)."`
@@ -78,8 +90,42 @@ func All() []Setting {
 	return all
 }
 
+// reloadable are the settings that SIGHUP brings into effect.
+var reloadable = []string{
+	"log-level", "client-tls", "client-tls-cert", "client-tls-key", "client-tls-ca", "client-cidrs", "allow-trust-from-network",
+	"upstream-tls", "upstream-tls-ca", "upstream-tls-cert", "upstream-tls-key",
+}
+
 // Reloadable says whether SIGHUP brings a change of the setting into effect.
-func Reloadable(name string) bool { return name == "log-level" }
+func Reloadable(name string) bool { return slices.Contains(reloadable, name) }
+
+// Reload takes the reloadable settings over from another. It writes nothing else.
+func (s *Settings) Reload(from *Settings) {
+	to, v := reflect.ValueOf(s).Elem(), reflect.ValueOf(from).Elem()
+	for _, setting := range All() {
+		if Reloadable(setting.Name) {
+			to.Field(setting.index).Set(v.Field(setting.index))
+		}
+	}
+}
+
+// ClientNetworks are client-cidrs, after a Check without a fault. A single address is a network, too.
+func (s *Settings) ClientNetworks() []netip.Prefix {
+	var all []netip.Prefix
+	for _, text := range s.ClientCIDRs {
+		if n, err := network(text); err == nil {
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
+func network(text string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(text); err == nil {
+		return a.Prefix(a.BitLen())
+	}
+	return netip.ParsePrefix(text)
+}
 
 // Changed names the settings that differ between a and b.
 func Changed(a, b *Settings) []string {

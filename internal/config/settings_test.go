@@ -191,6 +191,16 @@ func TestCheck(t *testing.T) {
 		{"upstream port 0", good("--upstream=a:0"), []string{"upstream: nobody can connect"}},
 		{"upstream is the proxy", good("--upstream=a:1", "--listen=a:1"), []string{"upstream: a:1 is an address that raftproxy listens on"}},
 		{"admin", good("--admin="), []string{`admin: "" is not host:port`}},
+		{"good with TLS", good("--client-tls=require", "--client-tls-cert=c", "--client-tls-key=k", "--client-tls-ca=a", "--upstream-tls=verify-ca", "--upstream-tls-ca=a", "--upstream-tls-cert=c", "--upstream-tls-key=k"), nil},
+		{"good with networks", good("--client-cidrs=10.0.0.0/8,192.0.2.7", "--client-cidrs=2001:db8::/32", "--allow-trust-from-network"), nil},
+		{"verify-full with the system's authorities", good("--upstream-tls=verify-full"), nil},
+		{"TLS without a certificate", good("--client-tls=allow"), []string{"client-tls-cert: is not set, although client-tls is allow"}},
+		{"certificate without a key", good("--client-tls=allow", "--client-tls-cert=c"), []string{"client-tls-key: is not set: name the file that belongs to client-tls-cert"}},
+		{"key without a certificate", good("--upstream-tls=prefer", "--upstream-tls-key=k"), []string{"upstream-tls-cert: is not set: name the file that belongs to upstream-tls-key"}},
+		{"files for TLS that is off", good("--client-tls-cert=c", "--client-tls-key=k", "--upstream-tls-ca=a"), []string{"client-tls: is off", "upstream-tls: is disable"}},
+		{"verify-ca without authorities", good("--upstream-tls=verify-ca"), []string{"upstream-tls-ca: is not set"}},
+		{"words of TLS", good("--client-tls=on", "--client-tls-cert=c", "--client-tls-key=k", "--upstream-tls=allow"), []string{`client-tls: "on" is not known`, `upstream-tls: "allow" is not known`}},
+		{"networks", good("--client-cidrs=10.0.0.0/33,localhost,10.0.0.1"), []string{`client-cidrs: "10.0.0.0/33" is no network`, `client-cidrs: "localhost" is no network`}},
 		{"limits", good("--max-clients=0", "--max-in-flight=-1", "--startup-timeout=0s", "--set-timeout=-1s", "--drain-timeout=-1s"),
 			[]string{"max-clients: 0", "max-in-flight: -1", "startup-timeout: 0s", "set-timeout: -1s", "drain-timeout: -1s"}},
 		{"sizes", good("--inspect-limit=2GiB", "--max-value-size=65MiB", "--quota=0"),
@@ -248,6 +258,30 @@ func TestChanged(t *testing.T) {
 	}
 	if Reloadable("listen") || !Reloadable("log-level") {
 		t.Fatal("what SIGHUP reloads")
+	}
+	for _, name := range reloadable {
+		if !known(name) {
+			t.Errorf("%s is no setting", name)
+		}
+	}
+	r := *a
+	r.Reload(b)
+	if got := Changed(a, &r); !slices.Equal(got, []string{"log-level"}) {
+		t.Fatalf("reloaded: %v", got)
+	}
+}
+
+func TestClientNetworks(t *testing.T) {
+	s, err := parse(t, good(), nil, "client-cidrs: [10.1.2.3/8, 192.0.2.7, \"2001:db8::/32\"]\nallow-trust-from-network: true\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, n := range s.ClientNetworks() {
+		got = append(got, n.String())
+	}
+	if !slices.Equal(got, []string{"10.1.2.3/8", "192.0.2.7/32", "2001:db8::/32"}) || !s.AllowTrust {
+		t.Fatalf("networks %v, allow-trust-from-network %v", got, s.AllowTrust)
 	}
 }
 
