@@ -42,6 +42,8 @@ type backend struct {
 	note      []byte // the copy of a body that we read
 	noting    bool
 
+	lastWords []byte // an error that was hidden and must not be
+
 	blind    bool
 	locked   bool // clientMu is held: a message is half written
 	keyKnown bool
@@ -53,20 +55,18 @@ func (b *backend) feed(chunk []byte) error {
 	if b.blind {
 		return b.write(nil, chunk)
 	}
-	o := &b.s.owed
-	o.mu.Lock()
-	o.delivering = true
-	var prefix []byte
-	if b.hdrLen > 0 {
-		prefix, chunk = b.resume(chunk)
-	}
-	visible := b.walk(chunk)
-	o.mu.Unlock()
-
+	prefix, visible := b.account(chunk)
 	b.registerKey()
 	if err := b.write(prefix, visible); err != nil {
 		return err
 	}
+	if b.lastWords != nil {
+		if err := b.write(nil, b.lastWords); err != nil {
+			return err
+		}
+		b.lastWords = nil
+	}
+	o := &b.s.owed
 	o.mu.Lock()
 	o.delivering = false
 	wake := o.empty() || o.copyIn
@@ -76,6 +76,19 @@ func (b *backend) feed(chunk []byte) error {
 		b.s.endIfDraining()
 	}
 	return nil
+}
+
+// account goes through chunk, enters what it finds, and returns what the client must get. The account says that answers
+// are being delivered until the caller takes that back.
+func (b *backend) account(chunk []byte) (prefix, visible []byte) {
+	o := &b.s.owed
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.delivering = true
+	if b.hdrLen > 0 {
+		prefix, chunk = b.resume(chunk)
+	}
+	return prefix, b.walk(chunk)
 }
 
 // resume completes a header of which the beginning was held back. prefix is what the client must get of it.
@@ -145,7 +158,8 @@ func (b *backend) begin(hdr []byte) {
 	}
 	b.typ, b.passing, b.inMessage = typ, size-headerSize, true
 	b.hiding = b.s.owed.hides(typ)
-	b.noting = (typ == 'S' || typ == 'Z' || typ == 'K' || typ == 'C' && b.s.owed.tellsEnd()) && size <= noteLimit
+	b.noting = size <= noteLimit &&
+		(typ == 'S' || typ == 'Z' || typ == 'K' || typ == 'C' && b.s.owed.tellsEnd() || typ == 'E' && b.hiding)
 	b.note = b.note[:0]
 }
 
@@ -162,6 +176,9 @@ func (b *backend) finish() {
 			value, _, _ := bytes.Cut(rest, []byte{0})
 			b.settings.set(name, value)
 		}
+	case b.typ == 'E' && bytes.Contains(b.note, []byte("\x00VFATAL\x00")):
+		// It was meant for a message of ours, but it ends the session and the client must know why.
+		b.lastWords = finishMessage(append([]byte{'E', 0, 0, 0, 0}, b.note...), 0)
 	case b.typ == 'C':
 		b.s.owed.completed(b.note)
 	case b.typ == 'K' && !b.keyKnown:

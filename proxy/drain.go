@@ -1,6 +1,12 @@
 package proxy
 
-import "time"
+import (
+	"net"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
 
 // terminateWait bounds how long a session that is told to go may take to take it in.
 const terminateWait = time.Second
@@ -16,11 +22,28 @@ func (s *session) startupExpired() {
 	}
 }
 
-// abort cuts both connections.
+// abort makes both goroutines of the session end. It does not wait for them, and may be called by either: closing a
+// connection would wait until nobody reads it, so it is shut down, and closed by run.
 func (s *session) abort() {
+	s.owed.close()
 	s.interrupt(errTerminated)
-	s.client.Close()
-	s.server.Close()
+	shutdown(s.client)
+	shutdown(s.server)
+}
+
+// shutdown ends a connection in both directions: who reads or writes it is woken.
+func shutdown(c net.Conn) {
+	if t, ok := c.(interface{ NetConn() net.Conn }); ok {
+		c = t.NetConn() // of TLS
+	}
+	sc, ok := c.(syscall.Conn)
+	if !ok {
+		_ = c.SetDeadline(time.Unix(1, 0))
+		return
+	}
+	if raw, err := sc.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+	}
 }
 
 // drain ends the session as soon as it has no transaction and nothing under way.
@@ -29,21 +52,33 @@ func (s *session) drain() {
 	s.endIfDraining()
 }
 
+// mayWork says, at the start of what the client sent, whether the session has not been ended. From then on busy keeps it
+// from being ended.
+func (s *session) mayWork() bool {
+	s.busy.Store(true)
+	if !s.draining.Load() {
+		return true // who sets it later finds busy
+	}
+	s.endMu.Lock()
+	defer s.endMu.Unlock()
+	return !s.ended
+}
+
 // endIfDraining tells an idle client to go. It is called whenever the session may have become idle.
 func (s *session) endIfDraining() {
-	if !s.draining.Load() || s.busy.Load() {
+	if !s.draining.Load() {
 		return
 	}
-	o := &s.owed
-	o.mu.Lock()
-	idle := o.empty() && !o.delivering && o.started && o.status == 'I' && !o.skipping && !o.closed
-	o.mu.Unlock()
-	if !idle || !s.ended.CompareAndSwap(false, true) {
+	s.endMu.Lock()
+	defer s.endMu.Unlock()
+	if s.ended || s.busy.Load() || !s.owed.idle() || !s.clientMu.TryLock() {
 		return
 	}
+	defer s.clientMu.Unlock()
+	s.ended = true
 	e := &pgError{code: codeAdminShutdown, message: "terminating connection due to administrator command"}
 	_ = s.client.SetWriteDeadline(time.Now().Add(terminateWait))
-	_ = s.writeClient(e.append(nil, "FATAL"))
+	_, _ = s.client.Write(e.append(nil, "FATAL"))
 	_ = s.server.SetWriteDeadline(time.Now().Add(terminateWait))
 	_, _ = s.server.Write([]byte{'X', 0, 0, 0, 4})
 	s.abort()

@@ -51,7 +51,7 @@ type prepared struct {
 // portal is a bound statement of ours.
 type portal struct {
 	cursor
-	txEnds uint64 // the transaction that it lives in
+	tx transaction // in which it was made
 }
 
 // live says whether messages of the extended protocol may be ours.
@@ -146,7 +146,7 @@ func (f *frontend) prepare(name string, prog *program, msg []byte) error {
 		delete(f.ext.stmts, "")
 		f.ext.staleStmt = f.serverUnnamed
 	}
-	if status, _ := f.transaction(); status == 'E' {
+	if f.transaction().status == 'E' {
 		return f.fail(errFailedTransaction)
 	}
 	if prog.refusal != nil {
@@ -226,7 +226,7 @@ func (f *frontend) dropServerPortal() error {
 		return nil
 	}
 	f.ext.stalePortal = false
-	if status, _ := f.transaction(); status == 'I' && !f.openAtServer() {
+	if f.transaction().status == 'I' && !f.openAtServer() {
 		return nil
 	}
 	f.forwarded = true
@@ -253,8 +253,7 @@ func (f *frontend) extended() *extended {
 
 // fail answers with an error and discards what follows up to Sync. If the server has a transaction open, it fails.
 func (f *frontend) fail(e *pgError) error {
-	status, _ := f.transaction()
-	if status == 'T' || f.openAtServer() {
+	if f.transaction().status == 'T' || f.openAtServer() {
 		f.forwarded = true
 		if err := f.ask(failMessage, 'E'|quiet); err != nil {
 			return err
@@ -324,16 +323,14 @@ func (f *frontend) replaces(typ byte, body []byte) (portal string, ok bool) {
 
 // trackPortals keeps the names of the server's portals, which must not be given to portals of ours.
 func (f *frontend) trackPortals(typ byte, body []byte) {
-	if _, ends := f.transaction(); f.ext.takenIn != ends {
-		f.ext.takenIn = ends
-		clear(f.ext.taken)
-	}
 	switch {
 	case typ == 'B' && len(body) > 0 && body[0] != 0:
 		name, _, _ := bytes.Cut(body, []byte{0})
 		f.ext.taken[string(name)] = true
-	case typ == 'C' && len(body) > 1 && body[0] == 'P':
-		delete(f.ext.taken, string(bytes.TrimSuffix(body[1:], []byte{0})))
+	case typ == 'C':
+		if kind, name, ok := target(body); ok && kind == 'P' {
+			delete(f.ext.taken, string(name))
+		}
 	}
 }
 
@@ -351,15 +348,36 @@ func (f *frontend) replacePortal(name string) (ours bool, err error) {
 
 // alive says whether the transaction that a portal lives in is still open.
 func (f *frontend) alive(p *portal) bool {
-	_, ends := f.transaction()
-	return p.txEnds == ends
+	return p.tx.same(f.transaction())
+}
+
+// same says whether what was made in t still lives now.
+func (t transaction) same(now transaction) bool {
+	return t.ends == now.ends && (t.rollbacks == now.rollbacks || !now.inDoubt)
+}
+
+// forget drops the portals that a transaction's end has taken.
+func (x *extended) forget(now transaction) {
+	if x == nil {
+		return
+	}
+	if x.takenIn != now.ends {
+		x.takenIn = now.ends
+		clear(x.taken)
+	}
+	for name, p := range x.portals {
+		if p.tx.ends != now.ends {
+			x.dropPortal(name)
+		}
+	}
 }
 
 func errPortalExists(name string) *pgError {
 	return &pgError{code: codeDuplicateCursor, message: `cursor "` + name + `" already exists`}
 }
 
-// isOurs says whether a message names one of our statements or portals.
+// isOurs says whether a message names one of our statements or portals. What is not well formed is none of ours: the
+// server may judge.
 func (f *frontend) isOurs(typ byte, body []byte) bool {
 	switch typ {
 	case 'B':
@@ -368,19 +386,24 @@ func (f *frontend) isOurs(typ byte, body []byte) bool {
 			return ok && f.ext.stmts[string(name)] != nil
 		}
 	case 'D', 'C':
-		if len(body) < 2 {
-			return false
+		kind, name, ok := target(body)
+		if kind == 'S' {
+			return ok && f.ext.stmts[string(name)] != nil
 		}
-		name, _, _ := bytes.Cut(body[1:], []byte{0})
-		if body[0] == 'S' {
-			return f.ext.stmts[string(name)] != nil
-		}
-		return f.ext.portals[string(name)] != nil
+		return ok && f.ext.portals[string(name)] != nil
 	case 'E':
-		name, _, _ := bytes.Cut(body, []byte{0})
-		return f.ext.portals[string(name)] != nil
+		name, rest, ok := bytes.Cut(body, []byte{0})
+		return ok && len(rest) == 4 && f.ext.portals[string(name)] != nil
 	}
 	return false
+}
+
+// target takes the body of a Describe or Close apart: S or P, and a name.
+func target(body []byte) (kind byte, name []byte, ok bool) {
+	if len(body) < 2 || body[0] != 'S' && body[0] != 'P' || bytes.IndexByte(body[1:], 0) != len(body)-2 {
+		return 0, nil, false
+	}
+	return body[0], body[1 : len(body)-1], true
 }
 
 // sync ends a pipeline. If the server was sent nothing of it, the answer is ours.
@@ -398,7 +421,7 @@ func (f *frontend) sync() (ours bool, err error) {
 	if state != settledIdle || f.openAtServer() {
 		return false, nil
 	}
-	status, _ := f.transaction()
+	status := f.transaction().status
 	if status == 'I' {
 		f.ext.clear()
 	}
@@ -441,19 +464,22 @@ func (f *frontend) bind(body []byte) (bool, error) {
 	if ok, err := f.known(string(m.statement), p); !ok {
 		return true, err
 	}
-	status, ends := f.transaction()
-	if status == 'E' {
+	tx := f.transaction()
+	if tx.status == 'E' {
 		return true, f.fail(errFailedTransaction)
 	}
+	if e := f.convertibleParameters(p, m); e != nil {
+		return true, f.fail(e)
+	}
 	name := string(m.portal)
-	if old := f.ext.portals[name]; name != "" && (old != nil && f.alive(old) || f.ext.taken[name] && f.ext.takenIn == ends) {
+	if old := f.ext.portals[name]; name != "" && (old != nil && f.alive(old) || f.ext.taken[name]) {
 		return true, f.fail(errPortalExists(name))
 	}
 	if n := len(m.resultFormats); n > 1 && n != len(p.st.Columns) {
 		return true, f.fail(&pgError{code: codeProtocolViolation, message: "bind message has " + itoa(n) +
 			" result formats but query has " + itoa(len(p.st.Columns)) + " columns"})
 	}
-	if e := f.ext.makePortal(name, p, m, ends); e != nil {
+	if e := f.ext.makePortal(name, p, m, tx); e != nil {
 		return true, f.fail(e)
 	}
 	if name == "" {
@@ -464,15 +490,25 @@ func (f *frontend) bind(body []byte) (bool, error) {
 	return true, nil
 }
 
+// convertibleParameters refuses parameters that are in another encoding than the table's.
+func (f *frontend) convertibleParameters(p *prepared, m *bindMessage) *pgError {
+	for i, v := range m.values {
+		if f.settings.foreignEncoding != "" && i < len(p.types) && !isInteger(p.types[i]) && !isASCII(v) {
+			return errForeign(f.settings.foreignEncoding)
+		}
+	}
+	return nil
+}
+
 // makePortal makes the portal that a Bind asks for. The unnamed one, which most are, keeps its memory from one to the next.
-func (x *extended) makePortal(name string, p *prepared, m *bindMessage, txEnds uint64) *pgError {
+func (x *extended) makePortal(name string, p *prepared, m *bindMessage, tx transaction) *pgError {
 	x.dropPortal(name)
 	o := x.spare
 	if o == nil || name != "" {
 		o = &portal{}
 	}
 	o.reset(p.st)
-	o.txEnds = txEnds
+	o.tx = tx
 	if e := m.parameters(p, &o.cursor); e != nil {
 		return e
 	}
@@ -483,9 +519,10 @@ func (x *extended) makePortal(name string, p *prepared, m *bindMessage, txEnds u
 
 // describe answers Describe for a statement or a portal of ours.
 func (f *frontend) describe(body []byte) (bool, error) {
-	name := string(bytes.TrimSuffix(body[1:], []byte{0}))
+	kind, raw, _ := target(body)
+	name := string(raw)
 	f.buffer()
-	if body[0] == 'P' {
+	if kind == 'P' {
 		p, e := f.portal(name)
 		if e != nil {
 			return true, f.fail(e)
@@ -497,7 +534,7 @@ func (f *frontend) describe(body []byte) (bool, error) {
 	if ok, err := f.known(name, p); !ok {
 		return true, err
 	}
-	if status, _ := f.transaction(); status == 'E' {
+	if f.transaction().status == 'E' {
 		return true, f.fail(errFailedTransaction)
 	}
 	f.buffer()
@@ -514,12 +551,11 @@ func (f *frontend) describe(body []byte) (bool, error) {
 
 // portal finds a portal of ours that its transaction's end has not taken.
 func (f *frontend) portal(name string) (*portal, *pgError) {
-	status, ends := f.transaction()
-	if status == 'E' {
+	if f.transaction().status == 'E' {
 		return nil, errFailedTransaction
 	}
 	p := f.ext.portals[name]
-	if p.txEnds != ends {
+	if p == nil || !f.alive(p) {
 		f.ext.dropPortal(name)
 		return nil, errNoPortal(name)
 	}
@@ -529,9 +565,6 @@ func (f *frontend) portal(name string) (*portal, *pgError) {
 // execute runs a portal of ours.
 func (f *frontend) execute(body []byte) error {
 	raw, rest, _ := bytes.Cut(body, []byte{0})
-	if len(rest) != 4 {
-		return f.fail(errMalformed())
-	}
 	limit := int(int32(binary.BigEndian.Uint32(rest)))
 	if limit < 0 {
 		limit = 0
@@ -559,13 +592,14 @@ func (f *frontend) execute(body []byte) error {
 	} else {
 		f.out = appendComplete(f.out, rows)
 	}
-	return nil
+	return f.flushLong()
 }
 
 // closeMessage closes a statement or portal of ours. The server closes the stand-in of a named statement, and answers.
 func (f *frontend) closeMessage(body []byte) (ours bool, err error) {
-	name := string(bytes.TrimSuffix(body[1:], []byte{0}))
-	if body[0] == 'P' {
+	kind, raw, _ := target(body)
+	name := string(raw)
+	if kind == 'P' {
 		f.ext.dropPortal(name)
 	} else {
 		delete(f.ext.stmts, name)

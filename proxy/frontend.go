@@ -12,7 +12,9 @@ type frontend struct {
 	s *session
 
 	passing   int    // bytes of the current message that are still to be forwarded unread
+	discard   int    // bytes of it that are still to be thrown away
 	held      []byte // the beginning of a message that must be seen whole, or of a header
+	started   bool   // the server was ready once
 	blind     bool   // the stream made no sense: everything is forwarded and the server may judge
 	unsettled []entry
 
@@ -31,6 +33,8 @@ type frontend struct {
 	// serverUnnamed: the server may have an unnamed statement or portal.
 	serverUnnamed bool
 
+	settings settings // as of the last settle
+
 	last   lastPlan
 	simple cursor      // of simple queries
 	bound  bindMessage // scratch of bind
@@ -39,10 +43,12 @@ type frontend struct {
 
 // feed takes what one read of the client returned. It forwards as much as it can in one write.
 func (f *frontend) feed(chunk []byte) error {
-	f.s.busy.Store(true)
+	if !f.s.mayWork() {
+		return errTerminated
+	}
 	err := f.take(chunk)
-	// Half a message is no idle state: the session cannot be ended in the middle of it.
-	f.s.busy.Store(f.passing > 0 || len(f.held) > 0 || f.forwarded || f.ext.live() && f.ext.answered)
+	// Half a message or half a pipeline is no idle state: the session cannot be ended in the middle of it.
+	f.s.busy.Store(f.passing > 0 || f.discard > 0 || len(f.held) > 0 || f.skipping || f.ext.live() && f.ext.answered)
 	if err == nil && f.s.draining.Load() {
 		f.s.endIfDraining()
 	}
@@ -75,6 +81,13 @@ func (f *frontend) walk(chunk []byte) error {
 			pos += n
 			continue
 		}
+		if f.discard > 0 {
+			n := min(f.discard, len(chunk)-pos)
+			f.discard -= n
+			pos += n
+			from = pos
+			continue
+		}
 		rest := chunk[pos:]
 		if len(rest) < headerSize {
 			f.held = append(f.held, rest...)
@@ -84,6 +97,13 @@ func (f *frontend) walk(chunk []byte) error {
 		if size < headerSize {
 			f.goBlind(typ)
 			return f.forward(chunk[from:])
+		}
+		if f.discards(typ) {
+			if err := f.forward(chunk[from:pos]); err != nil {
+				return err
+			}
+			f.discard = size
+			continue
 		}
 		if typ == 'B' && size > headerSize && len(rest) == headerSize {
 			f.held = append(f.held, rest...)
@@ -133,6 +153,9 @@ func (f *frontend) resume(chunk []byte) ([]byte, error) {
 		return nil, nil
 	}
 	typ, size := header(f.held)
+	if f.discards(typ) {
+		size = 0 // thrown away by walk as it comes
+	}
 	// Of a Bind the first byte of the portal's name is needed.
 	if typ == 'B' && size > headerSize && len(f.held) == headerSize && !take(headerSize+1) {
 		return nil, nil
@@ -165,16 +188,38 @@ func header(b []byte) (typ byte, size int) {
 func (f *frontend) reads(typ byte, size int) bool {
 	switch typ {
 	case 'Q', 'P':
+		if size > smallMessage && !f.authenticated() {
+			return false // too soon for anything of this size: the server may judge
+		}
 		if size > f.s.srv.cfg.InspectLimit {
 			f.s.srv.tooLarge(f.s, size)
 			return false
 		}
 		return true
-	case 'B', 'E', 'D', 'C', 'H', 'S':
-		return f.skipping || f.ext.live() && size <= f.s.srv.cfg.InspectLimit
+	case 'S':
+		return size == headerSize && (f.skipping || f.ext.live())
+	case 'B', 'E', 'D', 'C', 'H':
+		return f.ext.live() && size <= f.s.srv.cfg.InspectLimit
 	}
-	return f.skipping && typ != 'X'
+	return false
 }
+
+// smallMessage is how much of a message is held for a client that has not authenticated, in bytes.
+const smallMessage = 8 << 10
+
+// authenticated says whether the server has said that it is ready.
+func (f *frontend) authenticated() bool {
+	if !f.started {
+		o := &f.s.owed
+		o.mu.Lock()
+		f.started = o.started
+		o.mu.Unlock()
+	}
+	return f.started
+}
+
+// discards says whether a message is thrown away, because one of our own statements failed before it.
+func (f *frontend) discards(typ byte) bool { return f.skipping && typ != 'S' && typ != 'X' }
 
 // namesPortal says whether a Bind gives its portal a name, which must then be remembered. Few do.
 func (f *frontend) namesPortal(msg []byte, size int) bool {
@@ -184,9 +229,6 @@ func (f *frontend) namesPortal(msg []byte, size int) bool {
 // inspect looks at one whole message. ours says that it is dealt with and must not be forwarded. msg is valid during the
 // call only.
 func (f *frontend) inspect(typ byte, msg []byte) (ours bool, err error) {
-	if f.skipping && typ != 'S' {
-		return true, nil
-	}
 	switch typ {
 	case 'Q':
 		return f.query(msg)
@@ -199,8 +241,8 @@ func (f *frontend) inspect(typ byte, msg []byte) (ours bool, err error) {
 // note enters a message that will be forwarded in the account, at the latest when it is written.
 func (f *frontend) note(typ byte) {
 	switch typ {
-	case 'Q', 'F', 'c', 'f':
-	case 'S':
+	case 'c', 'f':
+	case 'Q', 'F', 'S':
 		f.forwarded = false
 	case 'P', 'B':
 		f.forwarded, f.serverUnnamed = true, true
@@ -270,6 +312,18 @@ func (f *frontend) flushOut() error {
 	return err
 }
 
+// flushLong writes what we have for the client if it is much.
+func (f *frontend) flushLong() error {
+	if len(f.out) < flushAt {
+		return nil
+	}
+	if err := f.flushOut(); err != nil {
+		return err
+	}
+	f.buffer()
+	return nil
+}
+
 // buffer makes out ready for appending.
 func (f *frontend) buffer() {
 	if f.out == nil {
@@ -313,15 +367,17 @@ func (f *frontend) settle() (settled, error) {
 			return 0, err
 		}
 	}
-	for !(o.empty() && !o.delivering && o.started) {
-		if o.closed {
-			return 0, errTerminated
-		}
+	for !o.closed && !(o.empty() && !o.delivering && o.started) {
 		if o.copyIn {
 			return settledCopying, nil
 		}
 		o.cond.Wait()
 	}
+	if o.closed {
+		return 0, errTerminated
+	}
+	f.settings = f.s.back.settings
+	f.ext.forget(o.tx)
 	if o.skipping {
 		return settledSkipping, nil
 	}

@@ -115,9 +115,22 @@ func (f *frontend) start(c *cursor) error {
 			f.out = f.out[:at]
 			return err
 		}
+		if len(f.out)-at > maxRow {
+			f.out = append([]byte(nil), f.out[:at]...) // the row is not kept
+			return errRowTooLarge
+		}
 	}
 	f.out = finishMessage(f.out, at)
 	return nil
+}
+
+// maxRow is how large a row may get, in bytes: PostgreSQL's own limit.
+const maxRow = 1<<30 - 1
+
+var errRowTooLarge = &pgError{
+	code:    "54000",
+	message: "the row is larger than 1 GiB",
+	detail:  "The sets to the left of the column that was too much have taken effect.",
 }
 
 // startCells runs the columns beside a list, whose values are the same in every row.
@@ -205,7 +218,7 @@ func (f *frontend) set(ctx context.Context, c *cursor, args []argument, key []by
 
 // convertible refuses what could not be sent under the session's client_encoding.
 func (f *frontend) convertible(b []byte) error {
-	enc := f.s.back.settings.foreignEncoding
+	enc := f.settings.foreignEncoding
 	if enc == "" || isASCII(b) {
 		return nil
 	}

@@ -48,15 +48,27 @@ type owed struct {
 	copyIn     bool // the server reads CopyData
 	delivering bool // answers were taken off the account but are not yet written to the client
 	closed     bool
-	open       bool   // the server got messages of an extended query and no Sync that counts after them
-	started    bool   // the first ReadyForQuery was seen
-	status     byte   // transaction status of the last ReadyForQuery
-	txEnds     uint64 // how often a ReadyForQuery said that no transaction is open
+	extended   int  // how many entries belong to extended queries
+	open       bool // the server got messages of an extended query and no Sync that counts after them
+	started    bool // the first ReadyForQuery was seen
+	failures   uint64
+	tx         transaction
+}
+
+// transaction is what is known of the server's transaction.
+type transaction struct {
+	status byte // of the last ReadyForQuery, or what a command tag has told since
+	// ends counts the ends of transactions.
+	ends uint64
+	// rollbacks counts the tags that say ROLLBACK, which may be one to a savepoint. While inDoubt is set, no
+	// ReadyForQuery has told yet which it was.
+	rollbacks uint64
+	inDoubt   bool
 }
 
 func (o *owed) init() {
 	o.cond.L = &o.mu
-	o.status = 'I'
+	o.tx.status = 'I'
 	o.entries = append(make([]entry, 0, 8), entryStartup)
 }
 
@@ -82,8 +94,12 @@ func (o *owed) push(e entry) {
 	if (k == 'c' || k == 'f') && o.empty() {
 		return
 	}
-	if o.head == len(o.entries) {
-		o.entries, o.head = o.entries[:0], 0
+	if o.head >= 32 && o.head > len(o.entries)/2 { // a pipeline that is never empty
+		o.entries = o.entries[:copy(o.entries, o.entries[o.head:])]
+		o.head = 0
+	}
+	if isExtended(k) {
+		o.extended++
 	}
 	o.entries = append(o.entries, e)
 }
@@ -109,14 +125,22 @@ func (o *owed) front() (e entry, ok bool) {
 
 // pop takes the first entry off, and the end-of-copy marks behind it, which have no answer of their own.
 func (o *owed) pop() {
-	o.head++
+	o.take()
 	for !o.empty() {
 		if k := o.entries[o.head].kind(); k != 'c' && k != 'f' {
 			return
 		}
-		o.head++
+		o.take()
 	}
 	o.entries, o.head = o.entries[:0], 0
+}
+
+// take takes the first entry off.
+func (o *owed) take() {
+	if isExtended(o.entries[o.head].kind()) {
+		o.extended--
+	}
+	o.head++
 }
 
 func (o *owed) popIf(kind byte) {
@@ -166,27 +190,30 @@ func (o *owed) answered(typ, status byte) {
 // ReadyForQuery does.
 func (o *owed) tellsEnd() bool {
 	e, ok := o.front()
-	return ok && e.kind() == 'E' && o.status != 'I'
+	return ok && e.kind() == 'E' && o.tx.status != 'I'
 }
 
 // completed takes the tag of such a CommandComplete.
 func (o *owed) completed(tag []byte) {
 	switch {
-	case bytes.HasPrefix(tag, []byte("COMMIT")), bytes.HasPrefix(tag, []byte("ROLLBACK")),
-		bytes.HasPrefix(tag, []byte("PREPARE TRANSACTION")):
-		o.status = 'I'
-		o.txEnds++
+	case bytes.HasPrefix(tag, []byte("COMMIT")), bytes.HasPrefix(tag, []byte("PREPARE TRANSACTION")):
+		o.tx.ends++
+	case bytes.HasPrefix(tag, []byte("ROLLBACK")):
+		o.tx.status = 'T' // at most: it has not failed any more
+		o.tx.rollbacks++
+		o.tx.inDoubt = true
 	}
 }
 
 // failed follows the server after an ErrorResponse: in an extended query it discards all messages up to Sync.
 func (o *owed) failed() {
 	o.copyIn = false
+	o.failures++
 	e, ok := o.front()
 	if !ok || e.endsInReady() {
 		return
 	}
-	for ; !o.empty(); o.head++ {
+	for ; !o.empty(); o.take() {
 		if o.entries[o.head].kind() == 'S' {
 			return
 		}
@@ -226,15 +253,19 @@ func (o *owed) ready(status byte) {
 		}
 	}
 	o.copyIn = false
-	o.open = false
-	for _, e := range o.entries[o.head:] {
-		o.open = o.open || isExtended(e.kind())
-	}
+	o.open = o.extended > 0
 	o.started = true
-	o.status = status
+	o.tx.status, o.tx.inDoubt = status, false
 	if status == 'I' {
-		o.txEnds++
+		o.tx.ends++
 	}
+}
+
+// idle says whether the server owes nothing and has no transaction open.
+func (o *owed) idle() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.empty() && !o.delivering && o.started && o.tx.status == 'I' && !o.skipping && !o.open && !o.closed
 }
 
 // close gives up all waits.

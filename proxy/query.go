@@ -11,20 +11,25 @@ type lastPlan struct {
 // program finds what to do with a text; nil means that it is none of ours. text is not kept.
 func (f *frontend) program(text []byte) *program {
 	cache := f.s.srv.plans
-	if !f.s.back.settings.standardConformingStrings {
+	if !f.settings.standardConformingStrings {
 		cache = f.s.srv.escapePlans
 	}
-	if f.last.prog != nil && f.last.cache == cache && f.last.prog.text == string(text) {
+	foreign := f.settings.foreignEncoding != "" && !isASCII(text)
+	if f.last.prog != nil && f.last.cache == cache && !foreign && f.last.prog.text == string(text) {
 		return f.last.prog
 	}
-	p := cache.get(text)
-	if f.s.back.settings.foreignEncoding != "" && !isASCII(text) {
+	var p *program
+	if foreign {
 		p = f.foreignProgram(text, cache)
+	} else {
+		p = cache.get(text)
 	}
 	if p.forward {
 		return nil
 	}
-	f.last = lastPlan{cache, p}
+	if !foreign {
+		f.last = lastPlan{cache, p}
+	}
 	return p
 }
 
@@ -40,11 +45,15 @@ func (f *frontend) foreignProgram(text []byte, cache *planCache) *program {
 	if p := cache.get(masked); p.forward {
 		return p
 	}
-	return &program{refusal: &pgError{
+	return &program{refusal: errForeign(f.settings.foreignEncoding)}
+}
+
+func errForeign(encoding string) *pgError {
+	return &pgError{
 		code:    codeFeatureNotSupported,
-		message: "raftable() cannot read characters beyond ASCII under client_encoding " + f.s.back.settings.foreignEncoding,
+		message: "raftable() cannot read characters beyond ASCII under client_encoding " + encoding,
 		hint:    "SET client_encoding TO 'UTF8'.",
-	}}
+	}
 }
 
 // query deals with a simple query.
@@ -93,10 +102,10 @@ func queryText(msg []byte) (text []byte, ok bool) {
 // runQuery answers a simple query. The server owes nothing.
 func (f *frontend) runQuery(prog *program) error {
 	f.buffer()
-	err := f.runStatements(prog)
-	if e := (*pgError)(nil); err != nil {
-		var fatal error
-		if e, fatal = asPgError(err); fatal != nil {
+	tag, err := f.runStatements(prog)
+	if err != nil {
+		e, fatal := asPgError(err)
+		if fatal != nil {
 			return fatal
 		}
 		if err := f.failTransaction(); err != nil {
@@ -104,55 +113,80 @@ func (f *frontend) runQuery(prog *program) error {
 		}
 		f.buffer()
 		f.out = e.append(f.out, "ERROR")
-	} else if f.openAtServer() {
-		// The query ends the implicit transaction that the messages before it opened.
-		f.forwarded = false
-		if err := f.ask(syncMessage, 'S'|quiet); err != nil {
-			return err
-		}
-		f.buffer()
+	} else if err := f.endImplicit(tag); err != nil {
+		return err
 	}
-	status, _ := f.transaction()
-	if status == 'I' {
+	tx := f.transaction()
+	if tx.status == 'I' {
 		f.ext.clear()
 	}
-	f.out = appendReady(f.out, status)
+	f.buffer()
+	f.out = appendReady(f.out, tx.status)
 	return f.flushOut()
 }
 
-func (f *frontend) runStatements(prog *program) error {
-	status, _ := f.transaction()
-	if status == 'E' {
-		return errFailedTransaction
-	}
-	if prog.refusal != nil {
-		return prog.refusal
-	}
-	for _, st := range prog.stmts {
-		if r := st.RefuseParams(); r != nil {
-			return refusal(r)
-		}
-	}
-	for _, st := range prog.stmts {
-		f.buffer()
-		f.out = append(f.out, st.rowDesc...)
-		f.simple.reset(st)
-		rows, _, err := f.run(&f.simple, 0)
-		if err != nil {
+// endImplicit ends the implicit transaction that messages before the query may have opened, as the end of a query does, and
+// appends the last statement's CommandComplete unless that fails.
+func (f *frontend) endImplicit(rows int) error {
+	if f.openAtServer() {
+		f.forwarded = false
+		before := f.failures()
+		if err := f.ask(syncMessage, 'S'|quietAnswer); err != nil {
 			return err
 		}
-		f.buffer()
-		f.out = appendComplete(f.out, rows)
+		if f.failures() != before {
+			return nil // the client has the server's error
+		}
 	}
+	f.buffer()
+	f.out = appendComplete(f.out, rows)
 	return nil
 }
 
-// transaction is the state after the last ReadyForQuery.
-func (f *frontend) transaction() (status byte, ends uint64) {
+// failures counts the server's errors.
+func (f *frontend) failures() uint64 {
 	o := &f.s.owed
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.status, o.txEnds
+	return o.failures
+}
+
+// runStatements runs all statements of a query. It leaves the CommandComplete of the last one to the caller, and says how
+// many rows it had.
+func (f *frontend) runStatements(prog *program) (rows int, err error) {
+	if f.transaction().status == 'E' {
+		return 0, errFailedTransaction
+	}
+	if prog.refusal != nil {
+		return 0, prog.refusal
+	}
+	for _, st := range prog.stmts {
+		if r := st.RefuseParams(); r != nil {
+			return 0, refusal(r)
+		}
+	}
+	for i, st := range prog.stmts {
+		if i > 0 {
+			f.out = appendComplete(f.out, rows)
+		}
+		f.out = append(f.out, st.rowDesc...)
+		f.simple.reset(st)
+		if rows, _, err = f.run(&f.simple, 0); err != nil {
+			return 0, err
+		}
+		if err := f.flushLong(); err != nil {
+			return 0, err
+		}
+	}
+	return rows, nil
+}
+
+// transaction is what is known of the server's transaction.
+func (f *frontend) transaction() transaction {
+	o := &f.s.owed
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.tx
 }
 
 // openAtServer says whether the server waits for the Sync of an extended query. It is true to the point after settle.
@@ -181,8 +215,7 @@ func executeMessage(portal string) []byte {
 // failTransaction makes the server's open transaction, explicit or implicit, a failed one, as an error in one of its own
 // statements would have. The messages of the simple query that failed are over.
 func (f *frontend) failTransaction() error {
-	status, _ := f.transaction()
-	if status != 'T' && !f.openAtServer() {
+	if f.transaction().status != 'T' && !f.openAtServer() {
 		return nil
 	}
 	f.forwarded = false

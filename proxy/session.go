@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 
@@ -16,8 +17,11 @@ import (
 //   - the frontend's reads the client, forwards to the server, and runs our own statements;
 //   - the backend's reads the server and forwards to the client.
 //
-// They meet in the account of what the server owes (owed) and in the client's write lock. Lock order: owed.mu and
-// clientMu are never held together.
+// They meet in the account of what the server owes (owed) and in the client's write lock. Lock order: endMu, then clientMu,
+// then owed.mu or waitMu, of which only one is held at a time.
+//
+// Only run closes the connections: a Close waits until nobody reads, and both goroutines do nearly all of their work while
+// they read. Who wants to end a session calls abort.
 type session struct {
 	srv    *Server
 	log    zerolog.Logger
@@ -38,9 +42,12 @@ type session struct {
 
 	draining atomic.Bool // the session is to end when it is idle
 	busy     atomic.Bool // the frontend works on something the client sent
-	ended    atomic.Bool // the client was told to go
+
+	endMu sync.Mutex // taken before the other locks; held while the session is being ended
+	ended bool       // the client was told to go
 
 	waitMu     sync.Mutex
+	terminated bool                    // nothing of the session may wait any more
 	cancelWait context.CancelCauseFunc // ends the wait of the statement that runs now; nil when none waits
 }
 
@@ -68,32 +75,38 @@ func (s *session) run() {
 	defer clientWatch.stop()
 	go func() {
 		defer close(done)
-		err := readLoop(s.server, serverWatch, s.back.feed)
+		err := s.guard(func() error { return readLoop(s.server, serverWatch, s.back.feed) })
 		s.back.end()
 		s.logEnd("server", err)
-		s.owed.close()
-		s.interrupt(errTerminated)
-		// The server is gone: whatever it said has been passed on, nothing more can come.
-		s.client.Close()
+		// Whatever the server said has been passed on, or cannot be; nothing more can come.
+		s.abort()
 	}()
-	err := readLoop(s.client, clientWatch, s.front.feed)
+	err := s.guard(func() error { return readLoop(s.client, clientWatch, s.front.feed) })
 	s.front.end()
 	s.logEnd("client", err)
 	switch {
 	case errors.Is(err, errServerGone):
 		// The server may have said why: the other goroutine passes it on, and ends with the server's end of file.
-		err = nil
-	case errors.Is(err, io.EOF):
-		// A client may close its sending side only and still wait for answers: let the server see what it would see
+	case !errors.Is(err, io.EOF) || closeWrite(s.server) != nil:
+		s.abort()
+	default:
+		// A client may close its sending side only and still wait for answers: the server has been told what it would see
 		// without a proxy. It answers, then closes.
-		err = closeWrite(s.server)
-	}
-	if err != nil {
-		s.server.Close()
 	}
 	<-done
 	s.client.Close()
 	s.server.Close()
+}
+
+// guard keeps a defect in one session from ending the process, and with it all others.
+func (s *session) guard(loop func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			s.log.Error().Interface("panic", r).Bytes("stack", debug.Stack()).Msg("a session failed, please report this")
+			err = errTerminated
+		}
+	}()
+	return loop()
 }
 
 func (s *session) logEnd(side string, err error) {
@@ -115,6 +128,9 @@ func (s *session) statementContext() (ctx context.Context, done func()) {
 	ctx, cancel := context.WithCancelCause(s.srv.ctx)
 	s.waitMu.Lock()
 	s.cancelWait = cancel
+	if s.terminated {
+		cancel(errTerminated)
+	}
 	s.waitMu.Unlock()
 	return ctx, func() {
 		s.waitMu.Lock()
@@ -128,6 +144,7 @@ func (s *session) statementContext() (ctx context.Context, done func()) {
 func (s *session) interrupt(cause error) bool {
 	s.waitMu.Lock()
 	defer s.waitMu.Unlock()
+	s.terminated = s.terminated || cause == errTerminated
 	if s.cancelWait == nil {
 		return false
 	}
