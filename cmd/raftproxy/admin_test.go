@@ -160,10 +160,12 @@ func TestHealthAndReadiness(t *testing.T) {
 	}
 	const replica, serving = `{"name":"replica","ok":true}`, `{"name":"serving","ok":true}`
 	wait(200, `"ready":true`, `{"name":"postgres","ok":true}`, replica, serving)
+	runProgram(t, nil, "status", "--ready", "--admin", n.Admin).check(t, 0, "ready\n", "")
 	if err := n.Postgres.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	wait(503, `"ready":false`, `{"name":"postgres","ok":false,"reason":"`, replica, serving)
+	runProgram(t, nil, "status", "--ready", "--admin", n.Admin).check(t, 1, "", "not ready: postgres: ")
 	// The table needs no PostgreSQL.
 	runProgram(t, nil, "set", "k", "v", "--admin", n.Admin).check(t, 0, "", "")
 	if err := n.Postgres.Restart(t.Context()); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -159,12 +160,16 @@ func writeLines(w io.Writer, all func(yield func(key, value []byte) bool)) error
 
 type statusCmd struct {
 	endpoint `embed:""`
-	JSON     bool `name:"json" help:"Print JSON."`
+	JSON     bool `name:"json" xor:"form" help:"Print JSON."`
+	Ready    bool `name:"ready" xor:"form" help:"Print whether the node is ready, and fail if it is not, as a health check wants it."`
 }
 
 // Run prints the status.
 func (c *statusCmd) Run(s streams) error {
 	return c.with(func(ctx context.Context, a *admin.Client) error {
+		if c.Ready {
+			return checkReady(ctx, a, s.out)
+		}
 		st, err := a.Status(ctx)
 		if err != nil {
 			return err
@@ -176,6 +181,25 @@ func (c *statusCmd) Run(s streams) error {
 		}
 		return writeStatus(s.out, st)
 	})
+}
+
+// checkReady fails with what a node lacks to be ready.
+func checkReady(ctx context.Context, a *admin.Client, out io.Writer) error {
+	r, err := a.Readiness(ctx)
+	if err != nil {
+		return err
+	}
+	if r.Ready {
+		_, err = fmt.Fprintln(out, "ready")
+		return err
+	}
+	var missing []string
+	for _, c := range r.Checks {
+		if !c.OK {
+			missing = append(missing, c.Name+": "+c.Reason)
+		}
+	}
+	return errors.New("not ready: " + strings.Join(missing, "; "))
 }
 
 // writeStatus writes a status for people.
