@@ -3,10 +3,13 @@ package proxy
 import (
 	"bufio"
 	"encoding/binary"
+	"flag"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"net"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -19,6 +22,7 @@ import (
 //	> query "SELECT 1"                      lines of the client, see message
 //	> wait                                  sends what was gathered and reads up to the ReadyForQuery of each query and sync
 //	> wait 3                                sends what was gathered and reads three messages
+//	> conn b                                goes on with another connection, see player
 //	< T ?column?:23:4:-1:0                  what the server says, written by `go test ./proxy -run Wire -rewrite`
 //
 // Every script is run against a plain PostgreSQL that has the functions in SQL (the oracle), and against the proxy.
@@ -79,16 +83,25 @@ func writeScripts(t *testing.T, path string, all []*script) {
 
 // wireConn is a client connection past authentication (trust).
 type wireConn struct {
-	t   *testing.T
+	t   testing.TB
 	c   net.Conn
 	r   *bufio.Reader
 	cut func([]byte) [][]byte // how a write is cut into pieces; nil for one piece
 	key []byte                // of BackendKeyData
+
+	out   []byte // gathered by a script and not yet sent
+	ready int    // ReadyForQuery messages that the script has yet to see
 }
 
-const wireTimeout = 20 * time.Second
+// wireTimeout bounds every wait for an answer.
+var wireTimeout time.Duration
 
-func dialWire(t *testing.T, addr string, params ...string) *wireConn {
+func init() {
+	flag.DurationVar(&wireTimeout, "wiretimeout", 20*time.Second, "how long to wait for an answer")
+}
+
+// connectWire makes a connection that has sent nothing yet.
+func connectWire(t testing.TB, addr string) *wireConn {
 	t.Helper()
 	network := "tcp"
 	if strings.HasPrefix(addr, "/") {
@@ -101,25 +114,47 @@ func dialWire(t *testing.T, addr string, params ...string) *wireConn {
 	t.Cleanup(func() { c.Close() })
 	w := &wireConn{t: t, c: c, r: bufio.NewReader(c)}
 	w.deadline()
-	msg := []byte{0, 0, 0, 0, 0, 3, 0, 0}
+	return w
+}
+
+// startWire is a startup packet. Without parameters the user is postgres.
+func startWire(version uint32, params ...string) []byte {
+	msg := binary.BigEndian.AppendUint32([]byte{0, 0, 0, 0}, version)
 	for _, p := range append([]string{"user", "postgres", "database", "postgres"}, params...) {
 		msg = append(append(msg, p...), 0)
 	}
 	msg = append(msg, 0)
 	binary.BigEndian.PutUint32(msg, uint32(len(msg)))
-	w.send(msg)
+	return msg
+}
+
+func dialWire(t testing.TB, addr string, params ...string) *wireConn {
+	t.Helper()
+	w := connectWire(t, addr)
+	w.send(startWire(3<<16, params...))
+	for _, line := range w.begin() {
+		if line[0] == 'E' || strings.HasPrefix(line, "end") {
+			t.Fatalf("startup: %s", line)
+		}
+	}
+	return w
+}
+
+// begin reads up to the first ReadyForQuery, or the end.
+func (w *wireConn) begin() (said []string) {
 	for {
 		typ, body, err := w.read()
 		if err != nil {
-			t.Fatalf("startup: %v", err)
+			return append(said, "end: "+errorKind(err))
 		}
-		switch typ {
-		case 'K':
+		if typ == 'K' {
 			w.key = body
-		case 'E':
-			t.Fatalf("startup: %s", transcribe(typ, body))
-		case 'Z':
-			return w
+			said = append(said, fmt.Sprintf("K %d bytes", len(body)))
+			continue
+		}
+		said = append(said, transcribe(typ, body))
+		if typ == 'Z' {
+			return said
 		}
 	}
 }
@@ -152,49 +187,6 @@ func (w *wireConn) read() (typ byte, body []byte, err error) {
 	return hdr[0], body, err
 }
 
-// run plays the script's client and returns what the server said.
-func (w *wireConn) run(s *script) []string {
-	w.t.Helper()
-	var out []byte
-	var said []string
-	ready := 0
-	for _, line := range s.lines {
-		if strings.HasPrefix(line, "#") {
-			continue
-		}
-		words := splitWords(strings.TrimPrefix(line, "> "))
-		if words[0] != "wait" {
-			b := message(w.t, words)
-			if words[0] == "query" || words[0] == "sync" {
-				ready++
-			}
-			out = append(out, b...)
-			continue
-		}
-		w.deadline()
-		w.send(out)
-		out = nil
-		count := -1
-		if len(words) > 1 {
-			count, _ = strconv.Atoi(words[1])
-		}
-		for count != 0 && (count > 0 || ready > 0) {
-			typ, body, err := w.read()
-			if err != nil {
-				return append(said, "end: "+errorKind(err))
-			}
-			if typ == 'Z' {
-				ready--
-			}
-			if count > 0 {
-				count--
-			}
-			said = append(said, transcribe(typ, body))
-		}
-	}
-	return said
-}
-
 func errorKind(err error) string {
 	if ne, ok := err.(net.Error); ok && ne.Timeout() {
 		return "nothing came in time"
@@ -202,13 +194,20 @@ func errorKind(err error) string {
 	return "connection closed"
 }
 
-// splitWords splits at blanks outside of Go-quoted strings.
+// times is a text that is to be written many times: {text*1000}.
+var times = regexp.MustCompile(`\{([^{}*]+)\*(\d+)\}`)
+
+// splitWords splits at blanks outside of Go-quoted strings, and writes out what is to be repeated in those.
 func splitWords(line string) []string {
 	var words []string
 	for line = strings.TrimSpace(line); line != ""; line = strings.TrimSpace(line) {
 		if q, err := strconv.QuotedPrefix(line); err == nil {
 			s, _ := strconv.Unquote(q)
-			words = append(words, s)
+			words = append(words, times.ReplaceAllStringFunc(s, func(m string) string {
+				p := times.FindStringSubmatch(m)
+				n, _ := strconv.Atoi(p[2])
+				return strings.Repeat(p[1], n)
+			}))
 			line = line[len(q):]
 			continue
 		}
@@ -224,6 +223,7 @@ func splitWords(line string) []string {
 //	query TEXT | parse NAME TEXT [OID…] | bind PORTAL STATEMENT [p=FORMATS] [r=FORMATS] [VALUE… | -null]
 //	describe S|P NAME | execute PORTAL [LIMIT] | close S|P NAME | sync | flush | terminate
 //	copydata TEXT | copydone | copyfail TEXT | raw TYPE BODY (which no wait counts)
+//	function OID [p=FORMATS] [r=FORMAT] [VALUE… | -null] | bytes TEXT (which need not be a message)
 func message(t testing.TB, w []string) []byte {
 	t.Helper()
 	arg := func(i int) string {
@@ -265,6 +265,11 @@ func message(t testing.TB, w []string) []byte {
 		str(arg(1))
 		n, _ := strconv.Atoi(arg(2))
 		u32(n)
+	case "function":
+		typ = 'F'
+		functionBody(u16, u32, &b, w)
+	case "bytes":
+		return []byte(arg(1))
 	case "sync":
 		typ = 'S'
 	case "flush":
@@ -289,21 +294,26 @@ func message(t testing.TB, w []string) []byte {
 }
 
 func bindBody(str func(string), u16, u32 func(int), b *[]byte, w []string) {
-	formats := func(spec string) {
-		var codes []string
-		if spec != "" {
-			codes = strings.Split(spec, ",")
-		}
-		u16(len(codes))
-		for _, c := range codes {
-			n, _ := strconv.Atoi(c)
-			u16(n)
-		}
-	}
 	str(w[1])
 	str(w[2])
-	w = w[3:]
-	var p, r string
+	p, r, values := formatWords(w[3:])
+	formatCodes(u16, p)
+	valueWords(u16, u32, b, values)
+	formatCodes(u16, r)
+}
+
+func functionBody(u16, u32 func(int), b *[]byte, w []string) {
+	oid, _ := strconv.Atoi(w[1])
+	u32(oid)
+	p, r, values := formatWords(w[2:])
+	formatCodes(u16, p)
+	valueWords(u16, u32, b, values)
+	n, _ := strconv.Atoi(r)
+	u16(n)
+}
+
+// formatWords takes the formats off the words of a message.
+func formatWords(w []string) (p, r string, values []string) {
 	for len(w) > 0 {
 		if v, ok := strings.CutPrefix(w[0], "p="); ok {
 			p = v
@@ -314,9 +324,24 @@ func bindBody(str func(string), u16, u32 func(int), b *[]byte, w []string) {
 		}
 		w = w[1:]
 	}
-	formats(p)
-	u16(len(w))
-	for _, v := range w {
+	return p, r, w
+}
+
+func formatCodes(u16 func(int), spec string) {
+	var codes []string
+	if spec != "" {
+		codes = strings.Split(spec, ",")
+	}
+	u16(len(codes))
+	for _, c := range codes {
+		n, _ := strconv.Atoi(c)
+		u16(n)
+	}
+}
+
+func valueWords(u16, u32 func(int), b *[]byte, values []string) {
+	u16(len(values))
+	for _, v := range values {
 		if v == "-null" {
 			u32(-1)
 			continue
@@ -324,11 +349,26 @@ func bindBody(str func(string), u16, u32 func(int), b *[]byte, w []string) {
 		u32(len(v))
 		*b = append(*b, v...)
 	}
-	formats(r)
 }
 
-// transcribe writes a message of the server as a line.
+// transcribe writes a message of the server as a line. What is very long is cut and summed up.
 func transcribe(typ byte, body []byte) string {
+	line := transcript(typ, body)
+	if len(line) > 2000 && len(body) < len(line)+1000 {
+		return fmt.Sprintf("%s... %d bytes with checksum %08x", line[:200], len(body), crc32.ChecksumIEEE(body))
+	}
+	return line
+}
+
+// quoted quotes a value, or says what it is like if it is long.
+func quoted(b []byte) string {
+	if len(b) > 200 {
+		return fmt.Sprintf("%q...(%d bytes with checksum %08x)", b[:20], len(b), crc32.ChecksumIEEE(b))
+	}
+	return strconv.Quote(string(b))
+}
+
+func transcript(typ byte, body []byte) string {
 	switch typ {
 	case 'T':
 		return "T" + rowDescription(body)
@@ -351,7 +391,7 @@ func transcribe(typ byte, body []byte) string {
 	case 'A':
 		return "A " + strconv.Quote(string(body[4:])) // without the sender's process number
 	case 'd':
-		return "d " + strconv.Quote(string(body))
+		return "d " + quoted(body)
 	}
 	if len(body) == 0 {
 		return string(typ)
@@ -384,11 +424,14 @@ func dataRow(b []byte) string {
 			line.WriteString(" NULL")
 			continue
 		}
-		line.WriteString(" " + strconv.Quote(string(b[:size])))
+		line.WriteString(" " + quoted(b[:size]))
 		b = b[size:]
 	}
 	return line.String()
 }
+
+// tempSchema has a number that says which server process it is of.
+var tempSchema = regexp.MustCompile(`pg_temp_\d+`)
 
 // errorFields writes the fields that a user sees. Where in the server's source it was raised is nobody's business.
 func errorFields(b []byte) string {
@@ -397,7 +440,7 @@ func errorFields(b []byte) string {
 		if f == "" || strings.ContainsRune("FLRWV", rune(f[0])) {
 			continue
 		}
-		line.WriteString(" " + string(f[0]) + "=" + strconv.Quote(f[1:]))
+		line.WriteString(" " + string(f[0]) + "=" + quoted(tempSchema.ReplaceAll([]byte(f[1:]), []byte("pg_temp"))))
 	}
 	return line.String()
 }

@@ -71,13 +71,19 @@ func testLogger(t testing.TB) zerolog.Logger {
 	return zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.InfoLevel)
 }
 
+// manyBytes is how many bytes of one write are sent one by one.
+const manyBytes = 5000
+
 // cuts are the ways in which the client's writes are cut.
 var cuts = map[string]func([]byte) [][]byte{
 	"whole": nil,
 	"single bytes": func(b []byte) [][]byte {
 		var out [][]byte
-		for i := range b {
+		for i := range min(len(b), manyBytes) {
 			out = append(out, b[i:i+1])
+		}
+		if len(b) > manyBytes {
+			out = append(out, b[manyBytes:])
 		}
 		return out
 	},
@@ -85,6 +91,9 @@ var cuts = map[string]func([]byte) [][]byte{
 		var out [][]byte
 		for len(b) > 0 {
 			n := 1 + rand.IntN(min(len(b), 40))
+			if len(b) > manyBytes {
+				n = 1 + rand.IntN(len(b))
+			}
 			out, b = append(out, b[:n]), b[n:]
 		}
 		return out
@@ -97,8 +106,9 @@ func TestWire(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no scripts: %v", err)
 	}
-	plain := pgtest.New(t, pgtest.Options{})
-	behind := pgtest.New(t, pgtest.Options{})
+	options := pgtest.Options{Config: []string{"wal_level = logical", "max_prepared_transactions = 5"}}
+	plain := pgtest.New(t, options)
+	behind := pgtest.New(t, options)
 	control := dialWire(t, plain.Addr())
 	control.run(&script{lines: []string{"> query " + quote(oracle), "> wait"}})
 	table := newMapTable()
@@ -108,9 +118,7 @@ func TestWire(t *testing.T) {
 		for _, s := range scripts {
 			t.Run(strings.TrimSuffix(filepath.Base(file), ".txt")+"/"+s.name, func(t *testing.T) {
 				control.run(&script{lines: []string{`> query "TRUNCATE public.raftable_rows"`, "> wait"}})
-				w := dialWire(t, plain.Addr())
-				said := w.run(s)
-				w.c.Close()
+				said := play(t, plain.Addr(), nil, s)
 				if *rewrite {
 					s.want = said
 				} else if diff := cmp.Diff(s.want, said); diff != "" {
@@ -118,12 +126,9 @@ func TestWire(t *testing.T) {
 				}
 				for name, cut := range cuts {
 					table.clear()
-					w := dialWire(t, addr)
-					w.cut = cut
-					if diff := cmp.Diff(s.want, w.run(s)); diff != "" {
+					if diff := cmp.Diff(s.want, play(t, addr, cut, s)); diff != "" {
 						t.Errorf("%s: the proxy says otherwise (-postgres +proxy):\n%s", name, diff)
 					}
-					w.c.Close()
 				}
 			})
 		}
