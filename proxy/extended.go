@@ -121,8 +121,25 @@ func (f *frontend) parse(msg []byte) (ours bool, err error) {
 			f.ext.staleStmt = false
 		}
 		f.ext.noteText(text)
+		if ok && f.ext.stmts[string(name)] != nil {
+			return true, f.replaceNamed(string(name), msg)
+		}
 	}
 	return false, nil
+}
+
+// replaceNamed forwards a Parse under the name of a statement of ours. It succeeds where DEALLOCATE or DISCARD took our
+// stand-in away, and then the name is the server's.
+func (f *frontend) replaceNamed(name string, msg []byte) error {
+	f.forwarded = true
+	if err := f.send(msg, 'P'); err != nil {
+		return err
+	}
+	state, err := f.settle()
+	if err == nil && state == settledIdle {
+		delete(f.ext.stmts, name)
+	}
+	return err
 }
 
 // parseFields takes name and text out of a Parse message.
