@@ -50,12 +50,12 @@ var (
 // login brings the client through authentication. After an error the session is over and both connections are closed.
 func (s *session) login(st *startup, a *access) error {
 	l := &login{s: s, st: st, a: a}
-	err := l.run()
+	err := s.guard(l.run)
 	if err != nil {
 		s.client.Close()
 		s.server.Close()
 		if l.answer != nil {
-			<-l.answer
+			_ = <-l.answer // it fails for the same reason
 		}
 	}
 	return err
@@ -146,7 +146,7 @@ func (l *login) ask(kind uint32, msg []byte) ([]byte, error) {
 	answer := make(chan error, 1)
 	l.answer = answer
 	go func() {
-		err := l.readAnswer()
+		err := l.s.guard(l.readAnswer)
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			l.s.server.Close() // there will be no login
 		}

@@ -19,10 +19,10 @@ type byteConn struct {
 	out bytes.Buffer
 }
 
-func (c *byteConn) Read(p []byte) (int, error)    { return c.in.Read(p) }
-func (c *byteConn) Write(p []byte) (int, error)   { return c.out.Write(p) }
-func (c *byteConn) SetDeadline(t time.Time) error { return nil }
-func (c *byteConn) RemoteAddr() net.Addr          { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} }
+func (c *byteConn) Read(p []byte) (int, error)  { return c.in.Read(p) }
+func (c *byteConn) Write(p []byte) (int, error) { return c.out.Write(p) }
+func (c *byteConn) SetDeadline(time.Time) error { return nil }
+func (c *byteConn) RemoteAddr() net.Addr        { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} }
 
 // frame is a message of the given type.
 func frame(typ byte, body string) []byte {
