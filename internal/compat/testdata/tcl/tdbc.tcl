@@ -1,3 +1,4 @@
+# encoding: the program is UTF-8, and so is what it says and sends.
 package require tdbc::postgres
 encoding system utf-8
 
@@ -10,15 +11,15 @@ tdbc::postgres::connection create db -host $env(PGHOST) -port $env(PGPORT) -user
     -password $password -db $env(PGDATABASE)
 
 # The first column of the first row; "NULL" where the driver leaves it out of the dictionary.
-proc one {sql {args {}}} {
-    set rows [db allrows -as dicts $sql $args]
+proc one {sql {values {}}} {
+    set rows [db allrows -as dicts -- $sql $values]
     if {![llength $rows]} { return {} }
     set row [lindex $rows 0]
     if {![dict size $row]} { return NULL }
     return [lindex [dict values $row] 0]
 }
-proc fails {code sql {args {}}} {
-    if {![catch {one $sql $args} message options]} { error "no error: $sql" }
+proc fails {code sql {values {}}} {
+    if {![catch {one $sql $values} message options]} { error "no error: $sql" }
     same [lindex [dict get $options -errorcode] 2] $code
 }
 
@@ -55,9 +56,9 @@ one {SELECT raftable(:k, :v)} {k empty v {}}
 same [one {SELECT raftable(:k)} {k empty}] {}
 ok empty
 
-set unicode_key "ключ \U1F511 'é' \\x \"q\""
-set unicode_value "значение \U1F5DD\t'ü' \\ \"x\"\nend \$1 ? :a %s"
-foreach {k v} [list $unicode_key $unicode_value [string repeat \U1F511 64] 64] {
+set unicode_key "ключ ☃ 'é' \\x \"q\""
+set unicode_value "значение ☃\t'ü' \\ \"x\"\nend \$1 ? :a %s"
+foreach {k v} [list $unicode_key $unicode_value [string repeat ☃ 64] 64] {
     one {SELECT raftable(:k, :v)} [list k $k v $v]
     same [one {SELECT raftable(:k)} [list k $k]] $v
 }
