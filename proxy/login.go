@@ -55,7 +55,7 @@ func (s *session) login(st *startup, a *access) error {
 		s.client.Close()
 		s.server.Close()
 		if l.answer != nil {
-			_ = <-l.answer // it fails for the same reason
+			err = errors.Join(err, <-l.answer)
 		}
 	}
 	return err

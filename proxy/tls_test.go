@@ -15,13 +15,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/raftproxy/raftproxy/internal/pgtest"
 )
 
 // seesTLS tells whether postgres' side of the session is encrypted.
 const seesTLS = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
 
-// TestChannelBinding is the table in docs/security.md, by psql.
+// TestChannelBinding is the table in docs/security.md, by psql and by pgx.
 func TestChannelBinding(t *testing.T) {
 	ca := newAuthority(t)
 	shared, other := ca.issue("postgres", "127.0.0.1"), ca.issue("raftproxy", "127.0.0.1")
@@ -57,9 +60,23 @@ func TestChannelBinding(t *testing.T) {
 				if c.want == "" && out != up.sees || !strings.Contains(out, c.want) {
 					t.Errorf("psql says %q, want %q", out, c.want+up.sees)
 				}
+				err := tryPgx(t, conninfo(addr, pg.Password(), "sslmode="+c.sslmode, "channel_binding="+c.binding))
+				var pgErr *pgconn.PgError
+				if (err == nil) != (c.want == "") || c.want == remedies && (!errors.As(err, &pgErr) || !strings.Contains(pgErr.Hint, remedies)) {
+					t.Errorf("pgx says %v, want %q", err, c.want)
+				}
 			})
 		}
 	}
+}
+
+// tryPgx connects with pgx, and disconnects.
+func tryPgx(t *testing.T, conninfo string) error {
+	c, err := pgx.Connect(t.Context(), conninfo)
+	if err == nil {
+		err = c.Close(t.Context())
+	}
+	return err
 }
 
 // TestClientTLSModes connects psql in all of its ways.
