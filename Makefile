@@ -5,16 +5,19 @@ NODES    ?= 3
 GO       ?= go
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-short lint fuzz bench compose-check clean
+.PHONY: help setup tools build demo test test-short lint fuzz bench compose-check clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do \
 		printf '  make %-14s %s\n' "$$name" "$$text"; done
 
-setup: ## install what is missing: PostgreSQL and a C compiler (as root on Debian, otherwise it says what)
+setup: ## install what is missing: PostgreSQL, a C compiler, drivers to test with (as root on Debian, otherwise it says what)
+	@internal/tools/setup.sh drivers
+
+tools:
 	@internal/tools/setup.sh
 
-build: setup ## build bin/raftproxy
+build: tools ## build bin/raftproxy
 	$(GO) build -o bin/raftproxy ./cmd/raftproxy
 
 demo: build ## run NODES=3 nodes with a throw-away PostgreSQL each, until Ctrl-C
@@ -23,16 +26,16 @@ demo: build ## run NODES=3 nodes with a throw-away PostgreSQL each, until Ctrl-C
 test: setup ## run all tests with the race detector
 	$(GO) test -race -timeout 20m ./...
 
-test-short: setup ## run the tests that take no groups of real processes, without the race detector
+test-short: tools ## run the tests that take no groups of real processes, without the race detector
 	$(GO) test -short -timeout 10m ./...
 
 lint: ## check the code's form, and which package may import which
 	@internal/tools/lint.sh
 
-fuzz: setup ## run every fuzz target for FUZZTIME=60s
+fuzz: tools ## run every fuzz target for FUZZTIME=60s
 	@internal/tools/fuzz.sh $(FUZZTIME)
 
-bench: setup ## run the benchmarks
+bench: tools ## run the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 60m ./...
 
 compose-check: ## start docker-compose.yml for real and see that it keeps its promises

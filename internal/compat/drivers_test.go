@@ -75,7 +75,7 @@ var drivers = []driver{
 	{
 		name: "ODBC", packages: "odbc-postgresql unixodbc python3-pyodbc",
 		probe:  []string{python, "-c", odbcProbe},
-		run:    []string{python, "-B", "python/with_pyodbc.py", "UseDeclareFetch=0"},
+		run:    []string{python, "-B", "python/with_pyodbc.py"},
 		checks: []string{"cursor", "batch", "cancel"}, rows: [][]string{{"batch", "19"}},
 	},
 	{

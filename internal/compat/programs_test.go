@@ -59,7 +59,7 @@ func (w *world) testPsql(t *testing.T) {
 		t.Errorf("the script did not run:\n%s", direct)
 	}
 	w.clear(t)
-	want, err := os.ReadFile("testdata/psql/raftable.out")
+	want, err := os.ReadFile("testdata/psql/raftable.want")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,24 +1,62 @@
 #!/usr/bin/env bash
 # Makes sure that what building and testing need is on this machine: Go, a C compiler, PostgreSQL's server and client
 # programs. As root on a Debian it installs what is missing; everybody else is told what to install.
+# With the argument "drivers" it installs the drivers of other languages as well, which internal/compat runs through the
+# proxy. Tests of drivers that could not be installed are left out, so that is no failure here.
 set -euo pipefail
+cd "$(dirname "$0")/../.."
 
 have() { command -v "$1" >/dev/null 2>&1; }
 server() { have initdb && have postgres || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+note() { printf 'setup: %s\n' "$*" >&2; }
+install() {
+	echo "setup: installing $*"
+	[ -n "${updated:-}" ] || apt-get update -qq
+	updated=yes
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends --no-upgrade "$@" >/dev/null
+}
+
+essentials() {
+	local packages=()
+	have gcc || packages+=(gcc libc6-dev)
+	server || packages+=(postgresql)
+	have psql || packages+=(postgresql-client)
+	[ ${#packages[@]} -gt 0 ] || return 0
+	have apt-get || die "missing here: ${packages[*]} (by Debian's names): install them"
+	[ "$(id -u)" = 0 ] || die "missing here: install it with: sudo apt-get install ${packages[*]}"
+	install "${packages[@]}"
+	server || die 'PostgreSQL was installed, yet initdb is nowhere to be found'
+}
+
+installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+node_postgres() {
+	have node && (cd internal/compat/testdata &&
+		NODE_PATH=/usr/share/nodejs:node/node_modules node -e 'require("pg"), require("pg-cursor")' 2>/dev/null)
+}
+
+drivers() {
+	local packages=() name
+	have dpkg-query || { note 'no Debian: drivers that are not here are left out of the tests'; return; }
+	have javac || packages+=(default-jdk-headless)
+	for name in libdbd-pg-perl libpostgresql-jdbc-java libpq-dev odbc-postgresql php-cli php-pgsql python3-psycopg \
+		python3-psycopg2 python3-pyodbc ruby-pg tcl8.6 tcl8.6-tdbc-postgres unixodbc; do
+		installed "$name" || packages+=("$name")
+	done
+	if [ "$(id -u)" != 0 ]; then
+		node_postgres || packages+=(nodejs node-pg)
+		[ ${#packages[@]} -eq 0 ] ||
+			note "left out of the tests are drivers that could be installed with: sudo apt-get install ${packages[*]}"
+		return
+	fi
+	[ ${#packages[@]} -eq 0 ] || install "${packages[@]}" || note "could not install all of ${packages[*]}"
+	# Debian's node-pg needs Debian's node. Where another one is, npm has the modules.
+	node_postgres || install nodejs node-pg 2>/dev/null && node_postgres ||
+		{ have npm && npm ci --silent --no-audit --no-fund --prefix internal/compat/testdata/node; } ||
+		note 'could not install node-postgres'
+}
 
 have go || die 'Go is missing: install the version that go.mod names, or a newer one'
-
-packages=()
-have gcc || packages+=(gcc libc6-dev)
-server || packages+=(postgresql)
-have psql || packages+=(postgresql-client)
-[ ${#packages[@]} -gt 0 ] || exit 0
-
-have apt-get || die "missing here: ${packages[*]} (by Debian's names): install them"
-[ "$(id -u)" = 0 ] || die "missing here: install it with: sudo apt-get install ${packages[*]}"
-echo "setup: installing ${packages[*]}"
-export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq
-apt-get install -qq -y --no-install-recommends "${packages[@]}" >/dev/null
-server || die 'PostgreSQL was installed, yet initdb is nowhere to be found'
+essentials
+if [ "${1:-}" = drivers ]; then drivers; fi

@@ -1,4 +1,4 @@
--- Calls from psql; raftable.out has what it says.
+-- Calls from psql; raftable.want has what it says.
 \set VERBOSITY verbose
 SELECT raftable('k', 'v');
 SELECT raftable('k');

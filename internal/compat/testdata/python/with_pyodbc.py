@@ -1,13 +1,11 @@
 import os
-import sys
 import threading
 
 import pyodbc
 from common import LONGEST_KEY, NUMBERED, UNICODE_KEY, UNICODE_VALUE, ok, same, until
 
-# The first argument chooses the driver's way to its rows: all at once, or by DECLARE and FETCH.
-text = "DRIVER={PostgreSQL Unicode};SERVER=%s;PORT=%s;DATABASE=%s;UID=%s;PWD={%s};UseServerSidePrepare=1;%s" % (
-    *(os.environ[n] for n in ("PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD")), sys.argv[1])
+text = "DRIVER={PostgreSQL Unicode};SERVER=%s;PORT=%s;DATABASE=%s;UID=%s;PWD={%s};UseServerSidePrepare=1" % tuple(
+    os.environ[n] for n in ("PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD"))
 conn = pyodbc.connect(text, autocommit=True)
 cur = conn.cursor()
 
@@ -83,7 +81,10 @@ same(rows, sorted(rows, key=lambda r: r[0].encode()))
 same(dict(rows)[UNICODE_KEY], UNICODE_VALUE)
 ok("list")
 
-same(sum(r[0] for r in cur.execute("SELECT i FROM generate_series(1, 250) i")), 31375)
+# The driver can read by DECLARE and FETCH, in texts of several statements. For calls it must not.
+other = pyodbc.connect(text + ";UseDeclareFetch=1;Fetch=7", autocommit=True)
+same(sum(r[0] for r in other.execute("SELECT i FROM generate_series(1, 250) i")), 31375)
+other.close()
 ok("cursor")
 
 cur.executemany("SELECT raftable(?, ?)", [("batch", str(i)) for i in range(20)])
