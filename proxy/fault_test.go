@@ -1,0 +1,485 @@
+package proxy
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+var (
+	faultRuns = flag.Int("faultruns", 0, "how many conversations TestFaults plays; 0 for a number that fits the time")
+	faultSeed = flag.Uint64("faultseed", 0, "seed of TestFaults, to play one again; 0 for a new one")
+)
+
+// faultKind is what goes wrong with what one side sends.
+type faultKind int
+
+const (
+	faultNone  faultKind = iota
+	faultStall           // nothing more for a while
+	faultShut            // no more is sent, but what comes is still read
+	faultClose           // the connection is closed
+	faultReset           // and reset
+	faultKinds
+)
+
+func (k faultKind) String() string {
+	return []string{"nothing", "a stall", "a half-close", "a close", "a reset"}[k]
+}
+
+var errFault = errors.New("the fault of this test")
+
+// faultyConn writes in pieces of random size, and does what kind says once at bytes were written.
+type faultyConn struct {
+	net.Conn
+	rnd   *rand.Rand
+	piece int
+	kind  faultKind
+	at    int
+	stall func()
+}
+
+func (c *faultyConn) Write(b []byte) (n int, err error) {
+	for n < len(b) {
+		size := 1 + c.rnd.IntN(min(len(b)-n, c.piece))
+		if c.kind != faultNone {
+			size = min(size, c.at)
+		}
+		if size == 0 {
+			if err := c.happen(); err != nil {
+				return n, err
+			}
+			continue
+		}
+		w, err := c.Conn.Write(b[n : n+size])
+		n, c.at = n+w, c.at-w
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+func (c *faultyConn) happen() error {
+	kind := c.kind
+	switch kind {
+	case faultStall:
+		c.kind = faultNone
+		c.stall()
+		return nil
+	case faultShut:
+		_ = closeWrite(c.Conn)
+	case faultReset:
+		if tcp, ok := c.Conn.(*net.TCPConn); ok {
+			_ = tcp.SetLinger(0)
+		}
+		fallthrough
+	default:
+		c.Conn.Close()
+	}
+	return errFault
+}
+
+// faultRun is one conversation with at most one fault on each side.
+type faultRun struct {
+	number         int
+	rnd            *rand.Rand
+	script         []string
+	send           []byte // what the client sends after its startup packet
+	starts         []int  // where the messages of send begin
+	client, server faultKind
+	clientAt       int // behind the startup packet
+	serverAt       int // from its first byte on
+	terminate      bool
+	stopReading    int // the client stops reading for a while after so many bytes; < 0 for never
+	ended          chan struct{}
+}
+
+// faultGreeting is what the scripted server says first.
+var faultGreeting = func() []byte {
+	b := []byte("R\x00\x00\x00\x08\x00\x00\x00\x00")
+	b = append(b, "S\x00\x00\x00\x19client_encoding\x00UTF8\x00"...)
+	b = append(b, "S\x00\x00\x00\x23standard_conforming_strings\x00on\x00"...)
+	return b
+}()
+
+const faultGreetingTypes = "RSSKZI "
+
+func newFaultRun(t testing.TB, seed uint64, number int) *faultRun {
+	r := rand.New(rand.NewPCG(seed, uint64(number)))
+	run := &faultRun{number: number, rnd: r, stopReading: -1, ended: make(chan struct{})}
+	data := make([]byte, 1+r.IntN(80))
+	for i := range data {
+		data[i] = byte(r.Uint32())
+	}
+	msgs, script := sequence(t, data)
+	var answers int
+	oracle := newModel(true, func(b []byte) { answers += len(b) })
+	for i, m := range msgs {
+		if !oracle.legal(m[0]) {
+			continue
+		}
+		oracle.write(m)
+		run.starts = append(run.starts, len(run.send))
+		run.send = append(run.send, m...)
+		run.script = append(run.script, script[i])
+	}
+	run.terminate = r.IntN(2) == 0
+	switch r.IntN(5) {
+	case 0: // all goes well, slowly
+	case 1, 2:
+		run.client = faultKind(r.IntN(int(faultKinds)))
+		run.clientAt = r.IntN(len(run.send) + 1)
+	case 3:
+		run.server = faultKind(r.IntN(int(faultKinds)))
+		run.serverAt = r.IntN(len(faultGreeting) + 19 + answers + 1)
+	case 4:
+		run.stopReading = r.IntN(answers + 1)
+	}
+	return run
+}
+
+func (run *faultRun) String() string {
+	return fmt.Sprintf("run %d: %v of the client's behind %d bytes, %v of the server's behind %d bytes, stops reading at %d\n%s",
+		run.number, run.client, run.clientAt, run.server, run.serverAt, run.stopReading, strings.Join(run.script, "\n"))
+}
+
+// want is the least and the most that the client may see. The server owes nothing that it has not been told to flush.
+func (run *faultRun) want() (least, most string) {
+	upTo := len(run.send)
+	if run.client == faultShut {
+		upTo = run.clientAt
+	}
+	var said bytes.Buffer
+	m := newModel(true, func(b []byte) { said.Write(b) })
+	m.write(run.send[:upTo])
+	most = faultGreetingTypes + types(said.Bytes())
+	switch {
+	case run.server > faultStall, run.client > faultShut:
+		return "", most
+	default:
+		return most[:strings.LastIndexByte(most, ' ')+1], most
+	}
+}
+
+// faultServer is a scripted server that follows the rules of PostgreSQL, also in what it holds back until it must not.
+type faultServer struct {
+	t     testing.TB
+	l     net.Listener
+	runs  sync.Map // number to *faultRun
+	wg    sync.WaitGroup
+	stall func()
+}
+
+func newFaultServer(t testing.TB, stall func()) *faultServer {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "fault")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", filepath.Join(dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &faultServer{t: t, l: l, stall: stall}
+	s.wg.Add(1)
+	go func() {
+		defer s.wg.Done()
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			s.wg.Add(1)
+			go func() {
+				defer s.wg.Done()
+				defer c.Close()
+				s.serve(c)
+			}()
+		}
+	}()
+	t.Cleanup(func() {
+		l.Close()
+		s.wg.Wait()
+		os.RemoveAll(dir)
+	})
+	return s
+}
+
+// serve plays one session. The run is told by the startup packet; without one nothing goes wrong.
+func (s *faultServer) serve(c net.Conn) {
+	_ = c.SetDeadline(time.Now().Add(2 * wireTimeout))
+	raw, err := readStartupBytes(c)
+	if err != nil {
+		return
+	}
+	run := &faultRun{rnd: rand.New(rand.NewPCG(1, 2))}
+	if _, after, ok := bytes.Cut(raw, []byte("application_name\x00")); ok {
+		name, _, _ := bytes.Cut(after, []byte{0})
+		n, _ := strconv.Atoi(string(name))
+		if r, ok := s.runs.Load(n); ok {
+			run = r.(*faultRun)
+			defer close(run.ended)
+		}
+	}
+	w := &faultyConn{Conn: c, rnd: rand.New(rand.NewPCG(uint64(run.number), 7)), piece: 200, kind: run.server, at: run.serverAt, stall: s.stall}
+	out := binary.BigEndian.AppendUint32(append(bytes.Clone(faultGreeting), 'K', 0, 0, 0, 12), uint32(run.number))
+	out = append(out, "keyKZ\x00\x00\x00\x05I"...)
+	m := newModel(false, func(b []byte) { out = append(out, b...) })
+	var in []byte
+	buf := make([]byte, 4096)
+	for {
+		if _, err := w.Write(out); err != nil {
+			if w.kind == faultShut {
+				_, _ = io.Copy(io.Discard, c)
+			}
+			return
+		}
+		out = out[:0]
+		for !m.due(&in, &out) {
+			if len(in) > 0 && in[0] == 'X' {
+				return
+			}
+			n, err := c.Read(buf)
+			if err != nil {
+				return
+			}
+			in = append(in, buf[:n]...)
+		}
+	}
+}
+
+// due answers the messages of in one by one, and says whether the answers are written now. PostgreSQL does so at Flush, when
+// it is ready, begins to copy, or has failed.
+func (m *model) due(in, out *[]byte) bool {
+	for len(*in) >= headerSize {
+		typ, size := header(*in)
+		if typ == 'X' || len(*in) < size {
+			return false
+		}
+		before := len(*out)
+		m.write((*in)[:size])
+		*in = (*in)[size:]
+		said := types((*out)[before:])
+		if typ == 'H' && len(*out) > 0 || strings.ContainsAny(said, "ZGE") || len(*out) > 8192 {
+			return true
+		}
+	}
+	return false
+}
+
+func readStartupBytes(c net.Conn) ([]byte, error) {
+	var size [4]byte
+	if _, err := io.ReadFull(c, size[:]); err != nil {
+		return nil, err
+	}
+	raw := make([]byte, binary.BigEndian.Uint32(size[:])-4)
+	_, err := io.ReadFull(c, raw)
+	return raw, err
+}
+
+// play plays the client of a run and returns all that it saw.
+func (run *faultRun) play(c net.Conn, stall func()) []byte {
+	w := &faultyConn{Conn: c, rnd: run.rnd, piece: 100, kind: run.client, at: run.clientAt, stall: stall}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		start := startWire(3<<16, "application_name", strconv.Itoa(run.number))
+		if _, err := c.Write(start); err != nil {
+			return
+		}
+		send := run.send
+		if run.terminate {
+			send = append(bytes.Clone(send), 'X', 0, 0, 0, 4)
+		}
+		if _, err := w.Write(send); err == nil {
+			if run.client > faultStall {
+				_ = w.happen() // behind the last byte
+			} else if !run.terminate {
+				_ = closeWrite(c)
+			}
+		}
+	}()
+	var got []byte
+	buf := make([]byte, 2048)
+	for {
+		if run.stopReading >= 0 && len(got) >= run.stopReading {
+			run.stopReading = -1
+			stall()
+		}
+		n, err := c.Read(buf)
+		got = append(got, buf[:n]...)
+		if err != nil {
+			break
+		}
+	}
+	<-done
+	c.Close()
+	return got
+}
+
+// check compares what the client saw with what it may see.
+func (run *faultRun) check(got []byte) error {
+	least, most := run.want()
+	said := types(got)
+	if run.server > faultStall {
+		// The proxy may say why the session could not begin or go on.
+		said = strings.TrimSuffix(said, "E")
+	}
+	if !strings.HasPrefix(most, said) || !strings.HasPrefix(said, least) {
+		return fmt.Errorf("the client sees\n%s\nand should see\n%s\nor at least\n%s", said, most, least)
+	}
+	return nil
+}
+
+// bystander is a session to which nothing happens, and which must not notice what happens to the others.
+type bystander struct {
+	mu     sync.Mutex
+	cond   *sync.Cond
+	rounds int
+	over   bool
+}
+
+// stall returns when the bystander has been served twice since the call.
+func (b *bystander) stall() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for until := b.rounds + 2; b.rounds < until && !b.over; {
+		b.cond.Wait()
+	}
+}
+
+func (b *bystander) run(t *testing.T, addr string, stop *atomic.Bool) {
+	defer func() {
+		b.mu.Lock()
+		b.over = true
+		b.mu.Unlock()
+		b.cond.Broadcast()
+	}()
+	w := dialWire(t, addr)
+	defer w.c.Close()
+	for !stop.Load() {
+		w.deadline()
+		w.send(append(query(textPlain), query(textOurs)...))
+		var said strings.Builder
+		for said.Len() < len("CZTDCZ") {
+			typ, _, err := w.read()
+			if err != nil {
+				t.Errorf("the bystander notices: %v", err)
+				return
+			}
+			said.WriteByte(typ)
+		}
+		if said.String() != "CZTDCZ" {
+			t.Errorf("the bystander sees %s", said.String())
+			return
+		}
+		b.mu.Lock()
+		b.rounds++
+		b.mu.Unlock()
+		b.cond.Broadcast()
+	}
+}
+
+// TestFaults plays random conversations in which connections stall, close, half-close or are reset behind any byte of the
+// client's or of the server's, and every write is cut at random. The session ends, the client sees nothing but the
+// beginning of what it should see, and a bystander notices nothing. What is left over is found by TestMain.
+func TestFaults(t *testing.T) {
+	n := *faultRuns
+	switch {
+	case n > 0:
+	case testing.Short():
+		n = 1000
+	default:
+		n = 10_000
+	}
+	seed := faultSeedOf(t, n)
+	by := &bystander{}
+	by.cond = sync.NewCond(&by.mu)
+	server := newFaultServer(t, by.stall)
+	srv, addr := startProxy(t, Config{Upstream: server.l.Addr().String(), Table: newMapTable()})
+	var stop atomic.Bool
+	bystanding := make(chan struct{})
+	go func() { defer close(bystanding); by.run(t, addr, &stop) }()
+	defer func() { stop.Store(true); <-bystanding }()
+
+	var whole atomic.Int64
+	playFaults(t, n, func(number int) error {
+		run := newFaultRun(t, seed, number)
+		server.runs.Store(number, run)
+		defer server.runs.Delete(number)
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			return err
+		}
+		_ = c.SetDeadline(time.Now().Add(wireTimeout))
+		started := time.Now()
+		got := run.play(c, by.stall)
+		if time.Since(started) >= wireTimeout {
+			return fmt.Errorf("the session does not end\nit saw %s\n%v", types(got), run)
+		}
+		if err := run.check(got); err != nil {
+			return fmt.Errorf("%w\n%v", err, run)
+		}
+		if _, most := run.want(); types(got) == most {
+			whole.Add(1)
+		}
+		if len(got) == 0 {
+			return nil // may have gone before the proxy met the server
+		}
+		select {
+		case <-run.ended:
+			return nil
+		case <-time.After(wireTimeout):
+			return fmt.Errorf("the server's side does not end\n%v", run)
+		}
+	})
+	t.Logf("%d runs came to their natural end", whole.Load())
+	eventually(t, "all sessions but the bystander's end", func() bool { return srv.Sessions() <= 1 })
+}
+
+func faultSeedOf(t *testing.T, n int) uint64 {
+	t.Helper()
+	seed := *faultSeed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("%d runs, seed %d", n, seed)
+	return seed
+}
+
+// playFaults plays n runs, some at a time, up to the first that fails.
+func playFaults(t *testing.T, n int, play func(number int) error) {
+	t.Helper()
+	var next atomic.Int64
+	var failed atomic.Bool
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for !failed.Load() {
+				number := int(next.Add(1))
+				if number > n {
+					return
+				}
+				if err := play(number); err != nil {
+					failed.Store(true)
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
