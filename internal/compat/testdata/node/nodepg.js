@@ -58,11 +58,14 @@ async function main () {
   }
   ok('unicode')
 
-  // Parameters from a Buffer and results go in binary.
-  await db.query({ text: 'SELECT raftable($1, $2)', values: [Buffer.from('binary'), Buffer.from('bïnär')], binary: true })
-  const b = await db.query({ text: 'SELECT raftable($1) AS v, raftable($2) AS w', values: [Buffer.from('binary'), 'simple'], binary: true })
-  same(b.fields.map((f) => f.format), ['binary', 'binary'])
-  same([b.rows[0].v, b.rows[0].w].map(String), ['bïnär', "it's \\o/"])
+  // Parameters from a Buffer go in binary, and so do results when asked for: from version 8.9 on, the driver's 8.8 cannot.
+  await db.query('SELECT raftable($1, $2)', [Buffer.from('binary'), Buffer.from('bïnär')])
+  same(await one('SELECT raftable($1)', [Buffer.from('binary')]), 'bïnär')
+  if (Number(require('pg/package.json').version.split('.')[1]) > 8) {
+    const b = await db.query({ text: 'SELECT raftable($1) AS v, raftable($2) AS w', values: [Buffer.from('binary'), 'simple'], binary: true })
+    same(b.fields.map((f) => f.format), ['binary', 'binary'])
+    same([b.rows[0].v, b.rows[0].w].map(String), ['bïnär', "it's \\o/"])
+  }
   ok('binary')
 
   await db.query('CREATE TABLE compat_node (id int PRIMARY KEY, note text)')
