@@ -90,6 +90,7 @@ func isTimeout(err error) bool {
 // TestLoginWithAServerOfItsOwn plays logins that PostgreSQL's common methods do not have.
 func TestLoginWithAServerOfItsOwn(t *testing.T) {
 	ready := append(frame('K', "\x00\x00\x00\x01key!"), frame('Z', "I")...)
+	seen := make(chan struct{}, 8) // one for each of the answers that the client has seen
 	for _, c := range []struct {
 		name   string
 		server func(c net.Conn) // after the startup packet
@@ -103,14 +104,17 @@ func TestLoginWithAServerOfItsOwn(t *testing.T) {
 				_, _ = c.Write(authentication(7, ""))
 				_, _ = io.ReadFull(c, make([]byte, 5+5))
 				_, _ = c.Write(authentication(8, "token"))
+				<-seen
+				<-seen // the proxy waits for an answer by now
 				_, _ = c.Write(append(authentication(0, ""), ready...))
 				_, _ = io.ReadFull(c, make([]byte, len(query("SELECT 1"))))
 				_, _ = c.Write(append(frame('C', "SELECT 1\x00"), frame('Z', "I")...))
 			},
-			[][]byte{frame('p', "ticke"), query("SELECT 1")},
+			[][]byte{frame('p', "ticke"), nil, query("SELECT 1")},
 			[]string{
 				string(authentication(7, "")),
-				string(authentication(8, "token")) + string(authentication(0, "")) + string(ready),
+				string(authentication(8, "token")),
+				string(authentication(0, "")) + string(ready),
 				string(frame('C', "SELECT 1\x00")) + string(frame('Z', "I")),
 			},
 		},
@@ -143,11 +147,15 @@ func TestLoginWithAServerOfItsOwn(t *testing.T) {
 				}
 			})
 			_, addr := secureProxy(t, upstream, Access{})
+			for len(seen) > 0 {
+				<-seen
+			}
 			conn := dialRaw(t, addr)
 			send := append([][]byte{startupPacket(3 << 16)}, c.client...)
 			for i, want := range c.want {
 				if want != "" {
 					converse(t, conn, send[i], want)
+					seen <- struct{}{}
 				} else if _, err := conn.Write(send[i]); err != nil {
 					t.Fatal(err)
 				}

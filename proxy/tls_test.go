@@ -122,6 +122,14 @@ func TestClientTLSModes(t *testing.T) {
 		if out != "1" {
 			t.Errorf("psql says %q", out)
 		}
+		c, err := net.Dial("unix", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(wireTimeout))
+		converse(t, c, requestTLS, "N")
+		converse(t, c, startupPacket(3<<16), "R")
 	})
 }
 
