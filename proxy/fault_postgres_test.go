@@ -118,12 +118,12 @@ func TestFaultsPostgres(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		least := want
+		least, alternative := want, want
 		if run.client == faultShut {
 			if least, err = run.direct(plain.Addr(), run.clientAt); err != nil {
 				return err
 			}
-			want = least
+			alternative = least
 		}
 		least = least[:strings.LastIndexByte(least, ' ')+1]
 		if run.client > faultShut || run.server > faultStall {
@@ -142,7 +142,9 @@ func TestFaultsPostgres(t *testing.T) {
 		if run.server > faultStall {
 			said = strings.TrimSuffix(said, "E")
 		}
-		if !strings.HasPrefix(want, said) || !strings.HasPrefix(said, least) {
+		// Of a client that sends no more, PostgreSQL throws unflushed answers away; the proxy may have asked for them before.
+		begins := strings.HasPrefix(want, said) || strings.HasPrefix(alternative, said)
+		if !begins || !strings.HasPrefix(said, least) {
 			return fmt.Errorf("the client sees\n%s\nand should see\n%s\nor at least\n%s\n%v", said, want, least, run)
 		}
 		return nil

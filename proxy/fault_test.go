@@ -221,7 +221,8 @@ func newFaultServer(t testing.TB, stall func()) *faultServer {
 
 // serve plays one session. The run is told by the startup packet; without one nothing goes wrong.
 func (s *faultServer) serve(c net.Conn) {
-	_ = c.SetDeadline(time.Now().Add(2 * wireTimeout))
+	deadline := func() { _ = c.SetDeadline(time.Now().Add(2 * wireTimeout)) }
+	deadline()
 	raw, err := readStartupBytes(c)
 	if err != nil {
 		return
@@ -242,6 +243,7 @@ func (s *faultServer) serve(c net.Conn) {
 	var in []byte
 	buf := make([]byte, 4096)
 	for {
+		deadline()
 		if _, err := w.Write(out); err != nil {
 			if w.kind == faultShut {
 				_, _ = io.Copy(io.Discard, c)
@@ -404,7 +406,7 @@ func TestFaults(t *testing.T) {
 	case testing.Short():
 		n = 1000
 	default:
-		n = 10_000
+		n = 4000
 	}
 	seed := faultSeedOf(t, n)
 	by := &bystander{}
