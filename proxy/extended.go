@@ -456,6 +456,7 @@ func (f *frontend) known(name string, p *prepared) (ok bool, err error) {
 	b := append([]byte{'D', 0, 0, 0, 0, 'S'}, name...)
 	b = finishMessage(append(b, 0), 0)
 	f.forwarded = true
+	failed := f.transaction().status == 'E'
 	if err := f.send(b, 'D'|quietAnswer); err != nil {
 		return false, err
 	}
@@ -464,7 +465,10 @@ func (f *frontend) known(name string, p *prepared) (ok bool, err error) {
 		return false, err
 	}
 	if state != settledIdle {
-		delete(f.ext.stmts, name)
+		// In a failed transaction the server refuses to describe what it has, too: the doubt stays.
+		if !failed {
+			delete(f.ext.stmts, name)
+		}
 		return false, nil
 	}
 	p.doubts = f.ext.doubts
