@@ -147,7 +147,7 @@ func pqCopy(t *testing.T, db *sql.DB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	copyIn, err := tx.Prepare(pq.CopyIn("compat_pq", "id", "note"))
+	copyIn, err := tx.Prepare("COPY compat_pq (id, note) FROM STDIN")
 	if err != nil {
 		t.Fatal(err)
 	}
