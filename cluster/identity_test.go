@@ -195,12 +195,12 @@ var damages = []struct {
 	name string
 	do   func(t *testing.T, dir string) error
 }{
-	{"no Raft directory", func(t *testing.T, dir string) error { return os.RemoveAll(filepath.Join(dir, raftDir)) }},
-	{"empty Raft directory", func(t *testing.T, dir string) error {
+	{"no Raft directory", func(_ *testing.T, dir string) error { return os.RemoveAll(filepath.Join(dir, raftDir)) }},
+	{"empty Raft directory", func(_ *testing.T, dir string) error {
 		os.RemoveAll(filepath.Join(dir, raftDir))
 		return os.Mkdir(filepath.Join(dir, raftDir), 0o700)
 	}},
-	{"no log", func(t *testing.T, dir string) error {
+	{"no log", func(_ *testing.T, dir string) error {
 		found, err := filepath.Glob(filepath.Join(dir, raftDir, "*", "*", "tandb"))
 		if err != nil || len(found) != 1 {
 			return fmt.Errorf("found %q (%v)", found, err)

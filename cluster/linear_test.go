@@ -65,7 +65,7 @@ type recorder struct {
 	ops   []porcupine.Operation
 }
 
-func (r *recorder) run(t *testing.T, ctx context.Context, nodes func() *Node, rnd *rand.Rand) {
+func (r *recorder) run(ctx context.Context, t *testing.T, nodes func() *Node, rnd *rand.Rand) {
 	for seq := 0; ctx.Err() == nil; seq++ {
 		n := nodes()
 		in := registerInput{op: "gggsssd"[rnd.IntN(7)], key: fmt.Sprint("k", rnd.IntN(4))}
@@ -169,7 +169,7 @@ func TestLinearizable(t *testing.T) {
 	for i := range recorders {
 		recorders[i] = &recorder{id: i, begin: begin}
 		rnd := rand.New(rand.NewPCG(rand.Uint64(), uint64(i)))
-		wg.Go(func() { recorders[i].run(t, ctx, pick(rnd), rnd) })
+		wg.Go(func() { recorders[i].run(ctx, t, pick(rnd), rnd) })
 	}
 	wg.Go(func() {
 		node := pick(rand.New(rand.NewPCG(rand.Uint64(), 1)))

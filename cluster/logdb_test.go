@@ -292,11 +292,11 @@ func (l *lonely) write() error {
 	return nil
 }
 
-func (l *lonely) SaveRaftState([]pb.Update, uint64) error             { return l.write() }
-func (l *lonely) SaveSnapshots([]pb.Update) error                     { return l.write() }
-func (l *lonely) RemoveEntriesTo(uint64, uint64, uint64) error        { return l.write() }
-func (l *lonely) RemoveNodeData(uint64, uint64) error                 { return l.write() }
-func (l *lonely) ImportSnapshot(snapshot pb.Snapshot, _ uint64) error { return l.write() }
+func (l *lonely) SaveRaftState([]pb.Update, uint64) error      { return l.write() }
+func (l *lonely) SaveSnapshots([]pb.Update) error              { return l.write() }
+func (l *lonely) RemoveEntriesTo(uint64, uint64, uint64) error { return l.write() }
+func (l *lonely) RemoveNodeData(uint64, uint64) error          { return l.write() }
+func (l *lonely) ImportSnapshot(pb.Snapshot, uint64) error     { return l.write() }
 
 // TestLogStoreSerialises: a snapshot's record that begins a new log file could
 // come between another one's write and its sync.

@@ -72,8 +72,7 @@ func startRaft(cfg *Config, data *dataDir, logs *logFactory, events *raftEvents,
 		return host.StartConcurrentReplica(members, false, create, raftConfig)
 	})
 	if err != nil {
-		closeRaft(host)
-		return nil, fmt.Errorf("starting Raft: %w", err)
+		return nil, errors.Join(fmt.Errorf("starting Raft: %w", err), closeRaft(host))
 	}
 	return host, nil
 }
