@@ -131,17 +131,17 @@ const (
 func (w *world) testDriver(t *testing.T, d driver) {
 	need(t, d.packages, d.probe...)
 	w.clear(t)
-	run := slices.Clone(d.run)
-	if d.build != nil {
-		dir := t.TempDir()
-		for _, args := range [][]string{d.build, run} {
-			for i := range args {
-				args[i] = strings.ReplaceAll(args[i], "{}", dir)
-			}
+	dir := t.TempDir()
+	in := func(args []string) (out []string) {
+		for _, a := range args {
+			out = append(out, strings.ReplaceAll(a, "{}", dir))
 		}
-		w.program(t, nil, d.build...)
+		return out
 	}
-	out := w.program(t, w.through(), run...)
+	if d.build != nil {
+		w.program(t, nil, in(d.build)...)
+	}
+	out := w.program(t, w.through(), in(d.run)...)
 	var got []string
 	for line := range strings.Lines(out) {
 		if name, ok := strings.CutPrefix(line, "ok "); ok {
