@@ -75,3 +75,11 @@ func errNoPortal(name string) *pgError {
 func errMalformed() *pgError {
 	return &pgError{code: codeProtocolViolation, message: "invalid message format"}
 }
+
+// asPgError sorts errors for the client from those that end the session.
+func asPgError(err error) (e *pgError, fatal error) {
+	if errors.As(err, &e) {
+		return e, nil
+	}
+	return nil, err
+}

@@ -3,10 +3,7 @@ package proxy
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"strconv"
-
-	"github.com/jackc/pgproto3/v2"
 
 	"github.com/raftproxy/raftproxy/sqlrewrite"
 )
@@ -14,14 +11,6 @@ import (
 func itoa(n int) string { return strconv.Itoa(n) }
 
 func mentionsCall(text []byte) bool { return sqlrewrite.Mentions(text) }
-
-// asPgError sorts errors for the client from those that end the session.
-func asPgError(err error) (e *pgError, fatal error) {
-	if errors.As(err, &e) {
-		return e, nil
-	}
-	return nil, err
-}
 
 // extended is the state of the extended protocol that is ours: prepared statements and portals of local statements.
 // A named statement of ours has a stand-in of the same name on the server, so that the server keeps the one name space:
@@ -95,165 +84,6 @@ func (x *extended) noteText(text []byte) {
 func containsFold(text []byte, word string) bool {
 	return bytes.Contains(bytes.ToLower(text), []byte(word))
 }
-
-// parse deals with a Parse message.
-func (f *frontend) parse(msg []byte) (ours bool, err error) {
-	name, text, ok := parseFields(msg)
-	call := ok && mentionsCall(text)
-	if !call && !f.ext.live() {
-		return false, nil
-	}
-	state, err := f.settle()
-	if err != nil || state == settledSkipping {
-		return true, err
-	}
-	if state == settledCopying {
-		return false, nil
-	}
-	if call {
-		if prog := f.program(text); prog != nil && len(prog.stmts) <= 1 {
-			return true, f.prepare(string(name), prog, msg)
-		}
-	}
-	if f.ext != nil {
-		if ok && len(name) == 0 {
-			delete(f.ext.stmts, "")
-			f.ext.staleStmt = false
-		}
-		f.ext.noteText(text)
-		if ok && f.ext.stmts[string(name)] != nil {
-			return true, f.replaceNamed(string(name), msg)
-		}
-	}
-	return false, nil
-}
-
-// replaceNamed forwards a Parse under the name of a statement of ours. It succeeds where DEALLOCATE or DISCARD took our
-// stand-in away, and then the name is the server's.
-func (f *frontend) replaceNamed(name string, msg []byte) error {
-	f.forwarded = true
-	if err := f.send(msg, 'P'); err != nil {
-		return err
-	}
-	state, err := f.settle()
-	if err == nil && state == settledIdle {
-		delete(f.ext.stmts, name)
-	}
-	return err
-}
-
-// parseFields takes name and text out of a Parse message.
-func parseFields(msg []byte) (name, text []byte, ok bool) {
-	name, rest, ok := bytes.Cut(msg[headerSize:], []byte{0})
-	if !ok {
-		return nil, nil, false
-	}
-	text, _, ok = bytes.Cut(rest, []byte{0})
-	return name, text, ok
-}
-
-// prepare makes a prepared statement of a program. The server owes nothing.
-func (f *frontend) prepare(name string, prog *program, msg []byte) error {
-	f.begin()
-	var m pgproto3.Parse
-	if err := m.Decode(msg[headerSize:]); err != nil {
-		return f.fail(errMalformed())
-	}
-	if name == "" { // gone, whatever comes of the new one
-		delete(f.ext.stmts, "")
-		f.ext.staleStmt = f.serverUnnamed
-	}
-	if f.transaction().status == 'E' {
-		return f.fail(errFailedTransaction)
-	}
-	if prog.refusal != nil {
-		return f.fail(prog.refusal)
-	}
-	st := prog.stmts[0]
-	types, ref := st.ResolveParams(m.ParameterOIDs)
-	if ref != nil {
-		return f.fail(refusal(ref))
-	}
-	for i, oid := range types {
-		if oid == 0 {
-			return f.fail(&pgError{code: codeIndeterminateType, message: "could not determine data type of parameter $" + itoa(i+1)})
-		}
-	}
-	p := &prepared{st: st, types: types, doubts: f.ext.doubts}
-	if name != "" {
-		return f.prepareNamed(name, p)
-	}
-	f.ext.stmts[""] = p
-	f.buffer()
-	f.out = append(f.out, '1', 0, 0, 0, 4)
-	return nil
-}
-
-// standIn is what the server keeps under the name of a statement of ours. EXECUTE in SQL reaches it, and fails with a
-// message that says why.
-const standIn = "SELECT ('this statement calls raftable(): the proxy runs it through Bind and Execute, EXECUTE cannot' || '')::int"
-
-// prepareNamed has the server keep the name. Its ParseComplete, or its error, is the client's answer.
-func (f *frontend) prepareNamed(name string, p *prepared) error {
-	m := pgproto3.Parse{Name: name, Query: standIn, ParameterOIDs: p.types}
-	b, err := m.Encode(nil)
-	if err != nil {
-		return f.fail(errMalformed())
-	}
-	f.forwarded = true
-	if err := f.send(b, 'P'); err != nil {
-		return err
-	}
-	state, err := f.settle()
-	if err == nil && state == settledIdle {
-		f.ext.stmts[name] = p
-	}
-	return err
-}
-
-// takeUnnamed makes the server forget its unnamed statement and portal, when it would else be asked for one that a
-// statement of ours has replaced.
-func (f *frontend) takeUnnamed(typ byte, body []byte) error {
-	stmt, portal := false, false
-	switch typ {
-	case 'B':
-		_, rest, _ := bytes.Cut(body, []byte{0})
-		stmt = len(rest) > 0 && rest[0] == 0
-	case 'D', 'C':
-		stmt = len(body) > 1 && body[0] == 'S' && body[1] == 0
-		portal = len(body) > 1 && body[0] == 'P' && body[1] == 0
-	case 'E':
-		portal = len(body) > 0 && body[0] == 0
-	}
-	if stmt && f.ext.staleStmt {
-		f.ext.staleStmt = false
-		f.forwarded = true
-		return f.send(closeUnnamedStatement, 'C'|quiet)
-	}
-	if portal {
-		return f.dropServerPortal()
-	}
-	return nil
-}
-
-// dropServerPortal makes the server forget an unnamed portal that a statement of ours has replaced. Outside of a
-// transaction it has none.
-func (f *frontend) dropServerPortal() error {
-	if !f.ext.stalePortal {
-		return nil
-	}
-	f.ext.stalePortal = false
-	if f.transaction().status == 'I' && !f.openAtServer() {
-		return nil
-	}
-	f.forwarded = true
-	return f.send(closeUnnamedPortal, 'C'|quiet)
-}
-
-var (
-	closeUnnamedStatement = []byte{'C', 0, 0, 0, 6, 'S', 0}
-	closeUnnamedPortal    = []byte{'C', 0, 0, 0, 6, 'P', 0}
-)
 
 // begin makes ready for an answer of our own in the extended protocol.
 func (f *frontend) begin() {
@@ -329,70 +159,6 @@ func (f *frontend) extendedMessage(typ byte, msg []byte) (ours bool, err error) 
 	return f.closeMessage(body)
 }
 
-// replaces says whether a Bind for the server takes the name of a portal of ours, or of an unnamed one that we replaced.
-func (f *frontend) replaces(typ byte, body []byte) (portal string, ok bool) {
-	if typ != 'B' {
-		return "", false
-	}
-	name, _, _ := bytes.Cut(body, []byte{0})
-	return string(name), f.ext.portals[string(name)] != nil || len(name) == 0 && f.ext.stalePortal
-}
-
-// trackPortals keeps the names of the server's portals, which must not be given to portals of ours.
-func (f *frontend) trackPortals(typ byte, body []byte) {
-	switch {
-	case typ == 'B' && len(body) > 0 && body[0] != 0:
-		name, _, _ := bytes.Cut(body, []byte{0})
-		f.ext.taken[string(name)] = true
-	case typ == 'C':
-		if kind, name, ok := target(body); ok && kind == 'P' {
-			delete(f.ext.taken, string(name))
-		}
-	}
-}
-
-// replacePortal makes room for a portal of the server's.
-func (f *frontend) replacePortal(name string) (ours bool, err error) {
-	if p := f.ext.portals[name]; p != nil && name != "" && f.alive(p) {
-		return true, f.fail(errPortalExists(name))
-	}
-	f.ext.dropPortal(name)
-	if name == "" {
-		return false, f.dropServerPortal()
-	}
-	return false, nil
-}
-
-// alive says whether the transaction that a portal lives in is still open.
-func (f *frontend) alive(p *portal) bool {
-	return p.tx.same(f.transaction())
-}
-
-// same says whether what was made in t still lives now.
-func (t transaction) same(now transaction) bool {
-	return t.ends == now.ends && (t.rollbacks == now.rollbacks || !now.inDoubt)
-}
-
-// forget drops the portals that a transaction's end has taken.
-func (x *extended) forget(now transaction) {
-	if x == nil {
-		return
-	}
-	if x.takenIn != now.ends {
-		x.takenIn = now.ends
-		clear(x.taken)
-	}
-	for name, p := range x.portals {
-		if p.tx.ends != now.ends {
-			x.dropPortal(name)
-		}
-	}
-}
-
-func errPortalExists(name string) *pgError {
-	return &pgError{code: codeDuplicateCursor, message: `cursor "` + name + `" already exists`}
-}
-
 // isOurs says whether a message names one of our statements or portals. What is not well formed is none of ours: the
 // server may judge.
 func (f *frontend) isOurs(typ byte, body []byte) bool {
@@ -447,34 +213,6 @@ func (f *frontend) sync() (ours bool, err error) {
 	return true, f.flushOut()
 }
 
-// known makes sure that the server still has the name of a statement of ours, where that is in doubt. If not, the
-// server's own error has gone to the client.
-func (f *frontend) known(name string, p *prepared) (ok bool, err error) {
-	if name == "" || p.doubts == f.ext.doubts {
-		return true, nil
-	}
-	b := append([]byte{'D', 0, 0, 0, 0, 'S'}, name...)
-	b = finishMessage(append(b, 0), 0)
-	f.forwarded = true
-	failed := f.transaction().status == 'E'
-	if err := f.send(b, 'D'|quietAnswer); err != nil {
-		return false, err
-	}
-	state, err := f.settle()
-	if err != nil {
-		return false, err
-	}
-	if state != settledIdle {
-		// In a failed transaction the server refuses to describe what it has, too: the doubt stays.
-		if !failed {
-			delete(f.ext.stmts, name)
-		}
-		return false, nil
-	}
-	p.doubts = f.ext.doubts
-	return true, nil
-}
-
 // bind makes a portal of a statement of ours.
 func (f *frontend) bind(body []byte) (bool, error) {
 	m := &f.bound
@@ -511,33 +249,6 @@ func (f *frontend) bind(body []byte) (bool, error) {
 	return true, nil
 }
 
-// convertibleParameters refuses parameters that are in another encoding than the table's.
-func (f *frontend) convertibleParameters(p *prepared, m *bindMessage) *pgError {
-	for i, v := range m.values {
-		if f.settings.foreignEncoding != "" && i < len(p.types) && !isInteger(p.types[i]) && !isASCII(v) {
-			return errForeign(f.settings.foreignEncoding)
-		}
-	}
-	return nil
-}
-
-// makePortal makes the portal that a Bind asks for. The unnamed one, which most are, keeps its memory from one to the next.
-func (x *extended) makePortal(name string, p *prepared, m *bindMessage, tx transaction) *pgError {
-	x.dropPortal(name)
-	o := x.spare
-	if o == nil || name != "" {
-		o = &portal{}
-	}
-	o.reset(p.st)
-	o.tx = tx
-	if e := m.parameters(p, &o.cursor); e != nil {
-		return e
-	}
-	o.formats = m.resultFormats
-	x.portals[name] = o
-	return nil
-}
-
 // describe answers Describe for a statement or a portal of ours.
 func (f *frontend) describe(body []byte) (bool, error) {
 	kind, raw, _ := target(body)
@@ -568,19 +279,6 @@ func (f *frontend) describe(body []byte) (bool, error) {
 	f.out = finishMessage(f.out, at)
 	f.out = append(f.out, p.st.rowDesc...)
 	return true, nil
-}
-
-// portal finds a portal of ours that its transaction's end has not taken.
-func (f *frontend) portal(name string) (*portal, *pgError) {
-	if f.transaction().status == 'E' {
-		return nil, errFailedTransaction
-	}
-	p := f.ext.portals[name]
-	if p == nil || !f.alive(p) {
-		f.ext.dropPortal(name)
-		return nil, errNoPortal(name)
-	}
-	return p, nil
 }
 
 // execute runs a portal of ours.

@@ -1,0 +1,151 @@
+package proxy
+
+import "bytes"
+
+// portal finds a portal of ours that its transaction's end has not taken.
+func (f *frontend) portal(name string) (*portal, *pgError) {
+	if f.transaction().status == 'E' {
+		return nil, errFailedTransaction
+	}
+	p := f.ext.portals[name]
+	if p == nil || !f.alive(p) {
+		f.ext.dropPortal(name)
+		return nil, errNoPortal(name)
+	}
+	return p, nil
+}
+
+// convertibleParameters refuses parameters that are in another encoding than the table's.
+func (f *frontend) convertibleParameters(p *prepared, m *bindMessage) *pgError {
+	for i, v := range m.values {
+		if f.settings.foreignEncoding != "" && i < len(p.types) && !isInteger(p.types[i]) && !isASCII(v) {
+			return errForeign(f.settings.foreignEncoding)
+		}
+	}
+	return nil
+}
+
+// makePortal makes the portal that a Bind asks for. The unnamed one, which most are, keeps its memory from one to the next.
+func (x *extended) makePortal(name string, p *prepared, m *bindMessage, tx transaction) *pgError {
+	x.dropPortal(name)
+	o := x.spare
+	if o == nil || name != "" {
+		o = &portal{}
+	}
+	o.reset(p.st)
+	o.tx = tx
+	if e := m.parameters(p, &o.cursor); e != nil {
+		return e
+	}
+	o.formats = m.resultFormats
+	x.portals[name] = o
+	return nil
+}
+
+// takeUnnamed makes the server forget its unnamed statement and portal, when it would else be asked for one that a
+// statement of ours has replaced.
+func (f *frontend) takeUnnamed(typ byte, body []byte) error {
+	stmt, portal := false, false
+	switch typ {
+	case 'B':
+		_, rest, _ := bytes.Cut(body, []byte{0})
+		stmt = len(rest) > 0 && rest[0] == 0
+	case 'D', 'C':
+		stmt = len(body) > 1 && body[0] == 'S' && body[1] == 0
+		portal = len(body) > 1 && body[0] == 'P' && body[1] == 0
+	case 'E':
+		portal = len(body) > 0 && body[0] == 0
+	}
+	if stmt && f.ext.staleStmt {
+		f.ext.staleStmt = false
+		f.forwarded = true
+		return f.send(closeUnnamedStatement, 'C'|quiet)
+	}
+	if portal {
+		return f.dropServerPortal()
+	}
+	return nil
+}
+
+// dropServerPortal makes the server forget an unnamed portal that a statement of ours has replaced. Outside of a
+// transaction it has none.
+func (f *frontend) dropServerPortal() error {
+	if !f.ext.stalePortal {
+		return nil
+	}
+	f.ext.stalePortal = false
+	if f.transaction().status == 'I' && !f.openAtServer() {
+		return nil
+	}
+	f.forwarded = true
+	return f.send(closeUnnamedPortal, 'C'|quiet)
+}
+
+var (
+	closeUnnamedStatement = []byte{'C', 0, 0, 0, 6, 'S', 0}
+	closeUnnamedPortal    = []byte{'C', 0, 0, 0, 6, 'P', 0}
+)
+
+// replaces says whether a Bind for the server takes the name of a portal of ours, or of an unnamed one that we replaced.
+func (f *frontend) replaces(typ byte, body []byte) (portal string, ok bool) {
+	if typ != 'B' {
+		return "", false
+	}
+	name, _, _ := bytes.Cut(body, []byte{0})
+	return string(name), f.ext.portals[string(name)] != nil || len(name) == 0 && f.ext.stalePortal
+}
+
+// trackPortals keeps the names of the server's portals, which must not be given to portals of ours.
+func (f *frontend) trackPortals(typ byte, body []byte) {
+	switch {
+	case typ == 'B' && len(body) > 0 && body[0] != 0:
+		name, _, _ := bytes.Cut(body, []byte{0})
+		f.ext.taken[string(name)] = true
+	case typ == 'C':
+		if kind, name, ok := target(body); ok && kind == 'P' {
+			delete(f.ext.taken, string(name))
+		}
+	}
+}
+
+// replacePortal makes room for a portal of the server's.
+func (f *frontend) replacePortal(name string) (ours bool, err error) {
+	if p := f.ext.portals[name]; p != nil && name != "" && f.alive(p) {
+		return true, f.fail(errPortalExists(name))
+	}
+	f.ext.dropPortal(name)
+	if name == "" {
+		return false, f.dropServerPortal()
+	}
+	return false, nil
+}
+
+// alive says whether the transaction that a portal lives in is still open.
+func (f *frontend) alive(p *portal) bool {
+	return p.tx.same(f.transaction())
+}
+
+// same says whether what was made in t still lives now.
+func (t transaction) same(now transaction) bool {
+	return t.ends == now.ends && (t.rollbacks == now.rollbacks || !now.inDoubt)
+}
+
+// forget drops the portals that a transaction's end has taken.
+func (x *extended) forget(now transaction) {
+	if x == nil {
+		return
+	}
+	if x.takenIn != now.ends {
+		x.takenIn = now.ends
+		clear(x.taken)
+	}
+	for name, p := range x.portals {
+		if p.tx.ends != now.ends {
+			x.dropPortal(name)
+		}
+	}
+}
+
+func errPortalExists(name string) *pgError {
+	return &pgError{code: codeDuplicateCursor, message: `cursor "` + name + `" already exists`}
+}

@@ -1,0 +1,150 @@
+package proxy
+
+import (
+	"bytes"
+
+	"github.com/jackc/pgproto3/v2"
+)
+
+// parse deals with a Parse message.
+func (f *frontend) parse(msg []byte) (ours bool, err error) {
+	name, text, ok := parseFields(msg)
+	call := ok && mentionsCall(text)
+	if !call && !f.ext.live() {
+		return false, nil
+	}
+	state, err := f.settle()
+	if err != nil || state == settledSkipping {
+		return true, err
+	}
+	if state == settledCopying {
+		return false, nil
+	}
+	if call {
+		if prog := f.program(text); prog != nil && len(prog.stmts) <= 1 {
+			return true, f.prepare(string(name), prog, msg)
+		}
+	}
+	if f.ext != nil {
+		if ok && len(name) == 0 {
+			delete(f.ext.stmts, "")
+			f.ext.staleStmt = false
+		}
+		f.ext.noteText(text)
+		if ok && f.ext.stmts[string(name)] != nil {
+			return true, f.replaceNamed(string(name), msg)
+		}
+	}
+	return false, nil
+}
+
+// replaceNamed forwards a Parse under the name of a statement of ours. It succeeds where DEALLOCATE or DISCARD took our
+// stand-in away, and then the name is the server's.
+func (f *frontend) replaceNamed(name string, msg []byte) error {
+	f.forwarded = true
+	if err := f.send(msg, 'P'); err != nil {
+		return err
+	}
+	state, err := f.settle()
+	if err == nil && state == settledIdle {
+		delete(f.ext.stmts, name)
+	}
+	return err
+}
+
+// parseFields takes name and text out of a Parse message.
+func parseFields(msg []byte) (name, text []byte, ok bool) {
+	name, rest, ok := bytes.Cut(msg[headerSize:], []byte{0})
+	if !ok {
+		return nil, nil, false
+	}
+	text, _, ok = bytes.Cut(rest, []byte{0})
+	return name, text, ok
+}
+
+// prepare makes a prepared statement of a program. The server owes nothing.
+func (f *frontend) prepare(name string, prog *program, msg []byte) error {
+	f.begin()
+	var m pgproto3.Parse
+	if err := m.Decode(msg[headerSize:]); err != nil {
+		return f.fail(errMalformed())
+	}
+	if name == "" { // gone, whatever comes of the new one
+		delete(f.ext.stmts, "")
+		f.ext.staleStmt = f.serverUnnamed
+	}
+	if f.transaction().status == 'E' {
+		return f.fail(errFailedTransaction)
+	}
+	if prog.refusal != nil {
+		return f.fail(prog.refusal)
+	}
+	st := prog.stmts[0]
+	types, ref := st.ResolveParams(m.ParameterOIDs)
+	if ref != nil {
+		return f.fail(refusal(ref))
+	}
+	for i, oid := range types {
+		if oid == 0 {
+			return f.fail(&pgError{code: codeIndeterminateType, message: "could not determine data type of parameter $" + itoa(i+1)})
+		}
+	}
+	p := &prepared{st: st, types: types, doubts: f.ext.doubts}
+	if name != "" {
+		return f.prepareNamed(name, p)
+	}
+	f.ext.stmts[""] = p
+	f.buffer()
+	f.out = append(f.out, '1', 0, 0, 0, 4)
+	return nil
+}
+
+// standIn is what the server keeps under the name of a statement of ours. EXECUTE in SQL reaches it, and fails with a
+// message that says why.
+const standIn = "SELECT ('this statement calls raftable(): the proxy runs it through Bind and Execute, EXECUTE cannot' || '')::int"
+
+// prepareNamed has the server keep the name. Its ParseComplete, or its error, is the client's answer.
+func (f *frontend) prepareNamed(name string, p *prepared) error {
+	m := pgproto3.Parse{Name: name, Query: standIn, ParameterOIDs: p.types}
+	b, err := m.Encode(nil)
+	if err != nil {
+		return f.fail(errMalformed())
+	}
+	f.forwarded = true
+	if err := f.send(b, 'P'); err != nil {
+		return err
+	}
+	state, err := f.settle()
+	if err == nil && state == settledIdle {
+		f.ext.stmts[name] = p
+	}
+	return err
+}
+
+// known makes sure that the server still has the name of a statement of ours, where that is in doubt. If not, the
+// server's own error has gone to the client.
+func (f *frontend) known(name string, p *prepared) (ok bool, err error) {
+	if name == "" || p.doubts == f.ext.doubts {
+		return true, nil
+	}
+	b := append([]byte{'D', 0, 0, 0, 0, 'S'}, name...)
+	b = finishMessage(append(b, 0), 0)
+	f.forwarded = true
+	failed := f.transaction().status == 'E'
+	if err := f.send(b, 'D'|quietAnswer); err != nil {
+		return false, err
+	}
+	state, err := f.settle()
+	if err != nil {
+		return false, err
+	}
+	if state != settledIdle {
+		// In a failed transaction the server refuses to describe what it has, too: the doubt stays.
+		if !failed {
+			delete(f.ext.stmts, name)
+		}
+		return false, nil
+	}
+	p.doubts = f.ext.doubts
+	return true, nil
+}
