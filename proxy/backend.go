@@ -159,7 +159,7 @@ func (b *backend) begin(hdr []byte) {
 	b.typ, b.passing, b.inMessage = typ, size-headerSize, true
 	b.hiding = b.s.owed.hides(typ)
 	b.noting = size <= noteLimit &&
-		(typ == 'S' || typ == 'Z' || typ == 'K' || typ == 'C' && b.s.owed.tellsEnd() || typ == 'E' && b.hiding)
+		(typ == 'S' || typ == 'Z' || typ == 'K' || typ == 'C' && b.s.owed.tellsEnd() || (typ == 'E' || typ == 'T' || typ == 'n') && b.hiding)
 	b.note = b.note[:0]
 }
 
@@ -179,6 +179,8 @@ func (b *backend) finish() {
 	case b.typ == 'E' && bytes.Contains(b.note, []byte("\x00VFATAL\x00")):
 		// It was meant for a message of ours, but it ends the session and the client must know why.
 		b.lastWords = finishMessage(append([]byte{'E', 0, 0, 0, 0}, b.note...), 0)
+	case b.typ == 'T', b.typ == 'n':
+		b.s.owed.standIn = bytes.Contains(b.note, []byte(standInColumn+"\x00"))
 	case b.typ == 'C':
 		b.s.owed.completed(b.note)
 	case b.typ == 'K' && !b.keyKnown:

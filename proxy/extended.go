@@ -220,8 +220,8 @@ func (f *frontend) bind(body []byte) (bool, error) {
 		return true, f.fail(errMalformed())
 	}
 	p := f.ext.stmts[string(m.statement)]
-	if ok, err := f.known(string(m.statement), p); !ok {
-		return true, err
+	if who, err := f.known(string(m.statement), p); who != ownerUs {
+		return who == ownerNobody, err
 	}
 	tx := f.transaction()
 	if tx.status == 'E' {
@@ -263,8 +263,8 @@ func (f *frontend) describe(body []byte) (bool, error) {
 		return true, nil
 	}
 	p := f.ext.stmts[name]
-	if ok, err := f.known(name, p); !ok {
-		return true, err
+	if who, err := f.known(name, p); who != ownerUs {
+		return who == ownerNobody, err
 	}
 	if f.transaction().status == 'E' {
 		return true, f.fail(errFailedTransaction)

@@ -52,6 +52,7 @@ type owed struct {
 	open       bool // the server got messages of an extended query and no Sync that counts after them
 	started    bool // the first ReadyForQuery was seen
 	failures   uint64
+	standIn    bool // the last hidden description was that of a stand-in
 	tx         transaction
 }
 

@@ -101,7 +101,11 @@ func (f *frontend) prepare(name string, prog *program, msg []byte) error {
 
 // standIn is what the server keeps under the name of a statement of ours. EXECUTE in SQL reaches it, and fails with a
 // message that says why.
-const standIn = "SELECT ('this statement calls raftable(): the proxy runs it through Bind and Execute, EXECUTE cannot' || '')::int"
+const standIn = "SELECT ('this statement calls raftable(): the proxy runs it through Bind and Execute, EXECUTE cannot' || '')::int AS \"" +
+	standInColumn + "\""
+
+// standInColumn is how a stand-in is told from other statements.
+const standInColumn = "raftable, see proxy"
 
 // prepareNamed has the server keep the name. Its ParseComplete, or its error, is the client's answer.
 func (f *frontend) prepareNamed(name string, p *prepared) error {
@@ -121,30 +125,50 @@ func (f *frontend) prepareNamed(name string, p *prepared) error {
 	return err
 }
 
-// known makes sure that the server still has the name of a statement of ours, where that is in doubt. If not, the
-// server's own error has gone to the client.
-func (f *frontend) known(name string, p *prepared) (ok bool, err error) {
+// owner says whose a name of ours is, as the server has it.
+type owner uint8
+
+const (
+	ownerUs     owner = iota
+	ownerServer       // the name was dropped and given to a statement of the server's
+	ownerNobody       // the server refuses the name, and the client has its error
+)
+
+// known asks the server whose the name of a statement of ours is, where that is in doubt.
+func (f *frontend) known(name string, p *prepared) (owner, error) {
 	if name == "" || p.doubts == f.ext.doubts {
-		return true, nil
+		return ownerUs, nil
 	}
 	b := append([]byte{'D', 0, 0, 0, 0, 'S'}, name...)
 	b = finishMessage(append(b, 0), 0)
 	f.forwarded = true
 	failed := f.transaction().status == 'E'
 	if err := f.send(b, 'D'|quietAnswer); err != nil {
-		return false, err
+		return ownerNobody, err
 	}
 	state, err := f.settle()
 	if err != nil {
-		return false, err
+		return ownerNobody, err
 	}
 	if state != settledIdle {
 		// In a failed transaction the server refuses to describe what it has, too: the doubt stays.
 		if !failed {
 			delete(f.ext.stmts, name)
 		}
-		return false, nil
+		return ownerNobody, nil
+	}
+	if !f.sawStandIn() {
+		delete(f.ext.stmts, name)
+		return ownerServer, nil
 	}
 	p.doubts = f.ext.doubts
-	return true, nil
+	return ownerUs, nil
+}
+
+// sawStandIn says whether the last hidden description was a stand-in's.
+func (f *frontend) sawStandIn() bool {
+	o := &f.s.owed
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.standIn
 }
