@@ -12,6 +12,9 @@ func itoa(n int) string { return strconv.Itoa(n) }
 
 func mentionsCall(text []byte) bool { return sqlrewrite.Mentions(text) }
 
+// mayCall is the gate in front of the parser.
+func (f *frontend) mayCall(text []byte) bool { return !f.noSQL && mentionsCall(text) }
+
 // extended is the state of the extended protocol that is ours: prepared statements and portals of local statements.
 // A named statement of ours has a stand-in of the same name on the server, so that the server keeps the one name space:
 // it refuses a name that is taken, and loses the name with DEALLOCATE and DISCARD. Unnamed statements have none.
@@ -24,17 +27,15 @@ type extended struct {
 	// taken are the names of the server's portals that were bound since the transaction number takenIn began.
 	taken   map[string]bool
 	takenIn uint64
-	// doubts counts the texts of the client that may have dropped names from the server.
-	doubts uint64
 	// A statement of ours took the place of the unnamed statement or portal, and the server may still have one.
 	staleStmt, stalePortal bool
 }
 
 // prepared is a prepared statement of ours.
 type prepared struct {
-	st     *statement
-	types  []uint32 // of the parameters
-	doubts uint64   // extended.doubts when the server was last known to have the name
+	st    *statement
+	types []uint32 // of the parameters
+	drops uint64   // owed.drops when the server was last known to have the name
 }
 
 // portal is a bound statement of ours.
@@ -46,6 +47,21 @@ type portal struct {
 // live says whether messages of the extended protocol may be ours.
 func (x *extended) live() bool {
 	return x != nil && (x.answered || len(x.stmts) > 0 || len(x.portals) > 0 || len(x.taken) > 0 || x.staleStmt || x.stalePortal)
+}
+
+// named says whether there are statements or portals with a name.
+func (x *extended) named() bool {
+	if x == nil {
+		return false
+	}
+	unnamed := 0
+	if x.stmts[""] != nil {
+		unnamed++
+	}
+	if x.portals[""] != nil {
+		unnamed++
+	}
+	return len(x.stmts)+len(x.portals) > unnamed
 }
 
 func (x *extended) clear() {
@@ -72,17 +88,6 @@ func (x *extended) dropPortal(name string) {
 func (x *extended) dropUnnamed() {
 	x.dropPortal("")
 	delete(x.stmts, "")
-}
-
-// noteText looks for statements that drop names from the server.
-func (x *extended) noteText(text []byte) {
-	if len(x.stmts) > 0 && (containsFold(text, "deallocate") || containsFold(text, "discard")) {
-		x.doubts++
-	}
-}
-
-func containsFold(text []byte, word string) bool {
-	return bytes.Contains(bytes.ToLower(text), []byte(word))
 }
 
 // begin makes ready for an answer of our own in the extended protocol.
@@ -240,6 +245,9 @@ func (f *frontend) bind(body []byte) (bool, error) {
 	}
 	if e := f.ext.makePortal(name, p, m, tx); e != nil {
 		return true, f.fail(e)
+	}
+	if name != "" {
+		f.watchTags()
 	}
 	if name == "" {
 		f.ext.stalePortal = f.serverUnnamed

@@ -34,6 +34,7 @@ type frontend struct {
 	serverUnnamed bool
 
 	settings settings // as of the last settle
+	noSQL    bool     // the connection is one for physical replication, which runs no SQL
 
 	last   lastPlan
 	simple cursor      // of simple queries
@@ -109,7 +110,7 @@ func (f *frontend) walk(chunk []byte) error {
 			f.held = append(f.held, rest...)
 			return f.forward(chunk[from:pos])
 		}
-		if !f.reads(typ, size) && !(typ == 'B' && f.namesPortal(rest, size)) {
+		if !f.reads(typ, size, rest) && !(typ == 'B' && f.namesPortal(rest, size)) {
 			f.note(typ)
 			f.passing = size
 			continue
@@ -161,7 +162,7 @@ func (f *frontend) resume(chunk []byte) ([]byte, error) {
 		return nil, nil
 	}
 	// A message that is not read, or makes no sense, needs no more than that: walk deals with the rest.
-	if size >= headerSize && (f.reads(typ, size) || typ == 'B' && f.namesPortal(f.held, size)) && !take(size) {
+	if size >= headerSize && (f.reads(typ, size, f.held) || typ == 'B' && f.namesPortal(f.held, size)) && !take(size) {
 		return nil, nil
 	}
 	whole := f.held
@@ -184,8 +185,8 @@ func header(b []byte) (typ byte, size int) {
 }
 
 // reads says whether a message must be seen whole. In a session without statements of its own that is so only for the
-// two messages that carry SQL text.
-func (f *frontend) reads(typ byte, size int) bool {
+// two messages that carry SQL text. msg is what there is of the message, its header at least.
+func (f *frontend) reads(typ byte, size int, msg []byte) bool {
 	switch typ {
 	case 'Q', 'P':
 		if size > smallMessage && !f.authenticated() {
@@ -198,11 +199,17 @@ func (f *frontend) reads(typ byte, size int) bool {
 		return true
 	case 'S':
 		return size == headerSize && (f.skipping || f.ext.live())
-	case 'B', 'E', 'D', 'C', 'H':
+	case 'B':
+		return f.ext.live() && (size <= f.s.srv.cfg.InspectLimit || size <= maxBind && f.isOurs('B', msg[headerSize:]))
+	case 'E', 'D', 'C', 'H':
 		return f.ext.live() && size <= f.s.srv.cfg.InspectLimit
 	}
 	return false
 }
+
+// maxBind is the size up to which a Bind for a statement of ours is read, in bytes: the largest value that a table may be
+// set to take, and what else there may be.
+const maxBind = 65 << 20
 
 // smallMessage is how much of a message is held for a client that has not authenticated, in bytes.
 const smallMessage = 8 << 10
@@ -378,6 +385,7 @@ func (f *frontend) settle() (settled, error) {
 	}
 	f.settings = f.s.back.settings
 	f.ext.forget(o.tx)
+	o.watchTags = f.ext.named()
 	if o.skipping {
 		return settledSkipping, nil
 	}

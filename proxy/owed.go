@@ -52,7 +52,9 @@ type owed struct {
 	open       bool // the server got messages of an extended query and no Sync that counts after them
 	started    bool // the first ReadyForQuery was seen
 	failures   uint64
-	standIn    bool // the last hidden description was that of a stand-in
+	drops      uint64 // commands that may have dropped names of prepared statements
+	watchTags  bool   // the session has named statements or portals of ours
+	standIn    bool   // the last hidden description was that of a stand-in
 	tx         transaction
 }
 
@@ -187,12 +189,9 @@ func (o *owed) answered(typ, status byte) {
 	}
 }
 
-// tellsEnd says whether the tag of a CommandComplete that comes now may tell that a transaction block has ended before a
-// ReadyForQuery does.
-func (o *owed) tellsEnd() bool {
-	e, ok := o.front()
-	return ok && e.kind() == 'E' && o.tx.status != 'I'
-}
+// tellsEnd says whether the tag of a CommandComplete that comes now may tell something: that a transaction has ended, which a
+// ReadyForQuery would tell later or, of COMMIT AND CHAIN, not at all, or that names were dropped.
+func (o *owed) tellsEnd() bool { return o.watchTags || o.tx.status != 'I' }
 
 // completed takes the tag of such a CommandComplete.
 func (o *owed) completed(tag []byte) {
@@ -200,9 +199,14 @@ func (o *owed) completed(tag []byte) {
 	case bytes.HasPrefix(tag, []byte("COMMIT")), bytes.HasPrefix(tag, []byte("PREPARE TRANSACTION")):
 		o.tx.ends++
 	case bytes.HasPrefix(tag, []byte("ROLLBACK")):
-		o.tx.status = 'T' // at most: it has not failed any more
+		if o.tx.status == 'E' {
+			o.tx.status = 'T' // at most
+		}
 		o.tx.rollbacks++
 		o.tx.inDoubt = true
+	case bytes.HasPrefix(tag, []byte("DEALLOCATE")), bytes.HasPrefix(tag, []byte("DISCARD")),
+		bytes.HasPrefix(tag, []byte("DO\x00")), bytes.HasPrefix(tag, []byte("CALL\x00")):
+		o.drops++
 	}
 }
 

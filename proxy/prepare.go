@@ -9,7 +9,7 @@ import (
 // parse deals with a Parse message.
 func (f *frontend) parse(msg []byte) (ours bool, err error) {
 	name, text, ok := parseFields(msg)
-	call := ok && mentionsCall(text)
+	call := ok && f.mayCall(text)
 	if !call && !f.ext.live() {
 		return false, nil
 	}
@@ -30,7 +30,6 @@ func (f *frontend) parse(msg []byte) (ours bool, err error) {
 			delete(f.ext.stmts, "")
 			f.ext.staleStmt = false
 		}
-		f.ext.noteText(text)
 		if ok && f.ext.stmts[string(name)] != nil {
 			return true, f.replaceNamed(string(name), msg)
 		}
@@ -89,7 +88,7 @@ func (f *frontend) prepare(name string, prog *program, msg []byte) error {
 			return f.fail(&pgError{code: codeIndeterminateType, message: "could not determine data type of parameter $" + itoa(i+1)})
 		}
 	}
-	p := &prepared{st: st, types: types, doubts: f.ext.doubts}
+	p := &prepared{st: st, types: types, drops: f.drops()}
 	if name != "" {
 		return f.prepareNamed(name, p)
 	}
@@ -121,8 +120,25 @@ func (f *frontend) prepareNamed(name string, p *prepared) error {
 	state, err := f.settle()
 	if err == nil && state == settledIdle {
 		f.ext.stmts[name] = p
+		f.watchTags()
 	}
 	return err
+}
+
+// watchTags has the server's side look at the tags of commands, since the session has names that they may take away.
+func (f *frontend) watchTags() {
+	o := &f.s.owed
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.watchTags = true
+}
+
+// drops counts the commands that may have dropped names.
+func (f *frontend) drops() uint64 {
+	o := &f.s.owed
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.drops
 }
 
 // owner says whose a name of ours is, as the server has it.
@@ -136,7 +152,7 @@ const (
 
 // known asks the server whose the name of a statement of ours is, where that is in doubt.
 func (f *frontend) known(name string, p *prepared) (owner, error) {
-	if name == "" || p.doubts == f.ext.doubts {
+	if name == "" || p.drops == f.drops() {
 		return ownerUs, nil
 	}
 	b := append([]byte{'D', 0, 0, 0, 0, 'S'}, name...)
@@ -161,7 +177,7 @@ func (f *frontend) known(name string, p *prepared) (owner, error) {
 		delete(f.ext.stmts, name)
 		return ownerServer, nil
 	}
-	p.doubts = f.ext.doubts
+	p.drops = f.drops()
 	return ownerUs, nil
 }
 

@@ -59,7 +59,7 @@ func errForeign(encoding string) *pgError {
 // query deals with a simple query.
 func (f *frontend) query(msg []byte) (ours bool, err error) {
 	text, ok := queryText(msg)
-	call := ok && mentionsCall(text)
+	call := ok && f.mayCall(text)
 	if !call && !f.ext.live() {
 		return false, nil
 	}
@@ -73,7 +73,6 @@ func (f *frontend) query(msg []byte) (ours bool, err error) {
 	}
 	if f.ext != nil {
 		f.ext.dropUnnamed()
-		f.ext.noteText(text)
 	}
 	if !call {
 		return false, nil

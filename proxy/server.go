@@ -250,6 +250,7 @@ func (s *Server) serve(c net.Conn, tooMany bool) {
 		return
 	}
 	sess := newSession(s, client, server, log)
+	sess.front.noSQL = startup.physicalReplication()
 	if client.SetDeadline(time.Time{}) != nil || !s.enter(sess, c) {
 		server.Close()
 		return

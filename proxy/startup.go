@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 )
 
 // Codes that stand in the place of a protocol version in a startup packet.
@@ -136,14 +137,26 @@ func (st *startup) readPacket() error {
 }
 
 // user is the name in the startup packet, or "".
-func (st *startup) user() string {
+func (st *startup) user() string { return st.parameter("user") }
+
+// physicalReplication says whether the connection is one for physical replication.
+func (st *startup) physicalReplication() bool {
+	switch v := st.parameter("replication"); strings.ToLower(v) {
+	case "", "database", "0", "f", "fa", "fal", "fals", "false", "n", "no", "of", "off":
+		return false
+	}
+	return true
+}
+
+// parameter is a value in the startup packet, or "".
+func (st *startup) parameter(key string) string {
 	for rest := st.raw[8:]; ; {
 		name, more, ok := bytes.Cut(rest, []byte{0})
 		value, after, ok2 := bytes.Cut(more, []byte{0})
 		if !ok || !ok2 || len(name) == 0 {
 			return ""
 		}
-		if string(name) == "user" {
+		if string(name) == key {
 			return string(value)
 		}
 		rest = after
