@@ -79,7 +79,6 @@ type Server struct {
 	sessions  map[*session]struct{}
 	draining  bool
 	wg        sync.WaitGroup // connections
-	changed   chan struct{}  // closed and replaced when a connection ends
 }
 
 // New makes a server. It reads the files of Config.Access, and fails on a Config that cannot work.
@@ -102,7 +101,6 @@ func New(cfg Config) (*Server, error) {
 		listeners:   map[net.Listener]struct{}{},
 		conns:       map[net.Conn]struct{}{},
 		sessions:    map[*session]struct{}{},
-		changed:     make(chan struct{}),
 	}
 	if err := s.SetAccess(cfg.Access); err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
@@ -205,8 +203,6 @@ func (s *Server) forget(c net.Conn, spare bool) {
 		s.spare--
 	}
 	delete(s.conns, c)
-	close(s.changed)
-	s.changed = make(chan struct{})
 	s.mu.Unlock()
 }
 
