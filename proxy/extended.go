@@ -24,9 +24,9 @@ type extended struct {
 	spare   *portal // the last unnamed one, for its memory
 	// answered: a message since the last Sync was answered here.
 	answered bool
-	// taken are the names of the server's portals that were bound since the transaction number takenIn began.
+	// taken are the names of the server's portals that were bound in the transaction takenIn.
 	taken   map[string]bool
-	takenIn uint64
+	takenIn transaction
 	// A statement of ours took the place of the unnamed statement or portal, and the server may still have one.
 	staleStmt, stalePortal bool
 }
@@ -49,7 +49,7 @@ func (x *extended) live() bool {
 	return x != nil && (x.answered || len(x.stmts) > 0 || len(x.portals) > 0 || len(x.taken) > 0 || x.staleStmt || x.stalePortal)
 }
 
-// named says whether there are statements or portals with a name.
+// named says whether there are statements or portals of ours with a name, or portals of the server's that we know of.
 func (x *extended) named() bool {
 	if x == nil {
 		return false
@@ -61,7 +61,7 @@ func (x *extended) named() bool {
 	if x.portals[""] != nil {
 		unnamed++
 	}
-	return len(x.stmts)+len(x.portals) > unnamed
+	return len(x.stmts)+len(x.portals)+len(x.taken) > unnamed
 }
 
 func (x *extended) clear() {

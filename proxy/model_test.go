@@ -146,8 +146,9 @@ func (m *model) run(text string, describe bool) (ok bool) {
 		return false
 	case textBegin:
 		m.inTx = true
-	case textEnd:
+	case textEnd: // outside of a transaction block it ends the implicit one, with a warning
 		m.inTx, m.failed = false, false
+		clear(m.ports)
 	case textOurs:
 		if !m.native {
 			return false

@@ -101,6 +101,7 @@ func (f *frontend) trackPortals(typ byte, body []byte) {
 	case typ == 'B' && len(body) > 0 && body[0] != 0:
 		name, _, _ := bytes.Cut(body, []byte{0})
 		f.ext.taken[string(name)] = true
+		f.watchTags()
 	case typ == 'C':
 		if kind, name, ok := target(body); ok && kind == 'P' {
 			delete(f.ext.taken, string(name))
@@ -135,10 +136,10 @@ func (x *extended) forget(now transaction) {
 	if x == nil {
 		return
 	}
-	if x.takenIn != now.ends {
-		x.takenIn = now.ends
+	if !x.takenIn.same(now) {
 		clear(x.taken)
 	}
+	x.takenIn = now
 	for name, p := range x.portals {
 		if p.tx.ends != now.ends {
 			x.dropPortal(name)
