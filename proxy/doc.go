@@ -7,6 +7,6 @@
 // unread, and a Query or Parse that contains the word raftable is looked up in the plan cache. From the server:
 // backend.feed walks the headers, keeps the account of what the server still owes (type owed), and passes the bytes on.
 //
-// An answer of our own never overtakes one of the server's: it waits until the server owes nothing (session.settle) and
+// An answer of our own never overtakes one of the server's: it waits until the server owes nothing (frontend.settle) and
 // is written between two messages, under the client's write lock.
 package proxy

@@ -61,6 +61,7 @@ func (f *frontend) take(chunk []byte) error {
 		return f.forward(chunk)
 	}
 	var err error
+	f.lookReady()
 	if len(f.held) > 0 {
 		if chunk, err = f.resume(chunk); err != nil || chunk == nil {
 			return err
@@ -189,7 +190,7 @@ func header(b []byte) (typ byte, size int) {
 func (f *frontend) reads(typ byte, size int, msg []byte) bool {
 	switch typ {
 	case 'Q', 'P':
-		if size > smallMessage && !f.authenticated() {
+		if size > smallMessage && !f.started {
 			return false // too soon for anything of this size: the server may judge
 		}
 		if size > f.s.srv.cfg.InspectLimit {
@@ -214,15 +215,15 @@ const maxBind = 65 << 20
 // smallMessage is how much of a message is held for a client that has not authenticated, in bytes.
 const smallMessage = 8 << 10
 
-// authenticated says whether the server has said that it is ready.
-func (f *frontend) authenticated() bool {
+// lookReady looks whether the server has said that it is ready, until it has. It does so once for what one read returned:
+// what is to be read must not change in the middle of a message.
+func (f *frontend) lookReady() {
 	if !f.started {
 		o := &f.s.owed
 		o.mu.Lock()
 		f.started = o.started
 		o.mu.Unlock()
 	}
-	return f.started
 }
 
 // discards says whether a message is thrown away, because one of our own statements failed before it.
@@ -383,6 +384,7 @@ func (f *frontend) settle() (settled, error) {
 	if o.closed {
 		return 0, errTerminated
 	}
+	f.started = true
 	f.settings = f.s.back.settings
 	f.ext.forget(o.tx)
 	o.watchTags = f.ext.named()

@@ -101,7 +101,7 @@ func queryText(msg []byte) (text []byte, ok bool) {
 // runQuery answers a simple query. The server owes nothing.
 func (f *frontend) runQuery(prog *program) error {
 	f.buffer()
-	tag, err := f.runStatements(prog)
+	rows, err := f.runStatements(prog)
 	if err != nil {
 		e, fatal := asPgError(err)
 		if fatal != nil {
@@ -112,7 +112,7 @@ func (f *frontend) runQuery(prog *program) error {
 		}
 		f.buffer()
 		f.out = e.append(f.out, "ERROR")
-	} else if err := f.endImplicit(tag); err != nil {
+	} else if err := f.endImplicit(rows); err != nil {
 		return err
 	}
 	tx := f.transaction()
