@@ -14,10 +14,16 @@ type Class uint8
 const (
 	// ClassNone is a statement without a call, or a text that cannot be read.
 	ClassNone Class = iota
-	// ClassLocal is a statement that can be answered from the table alone.
-	ClassLocal
 	// ClassStored is a definition that postgres keeps and that has a call in it.
 	ClassStored
+	// ClassLocal is a statement that can be answered from the table alone.
+	ClassLocal
+	// ClassCommand is a statement about the function itself: one of its settings, or its extension.
+	ClassCommand
+	// ClassRewritten is a statement that postgres runs with values from the table put in.
+	ClassRewritten
+	// ClassHarvested is one of which postgres evaluates the arguments of calls, which are then run row by row.
+	ClassHarvested
 	// ClassRefused is a statement with a call that cannot be served.
 	ClassRefused
 )
@@ -39,8 +45,16 @@ type Statement struct {
 	// Start and End are the statement's byte range in the text, without the semicolon, but with the
 	// blanks and comments around it.
 	Start, End int
+	// MaxParam is the highest number of a parameter ($1, ...) in the statement; 0 if it has none.
+	MaxParam int
+	// Control says what the statement does to transactions, also for ClassNone.
+	Control Control
 	// Local is set for ClassLocal.
 	Local *Local
+	// Rewrite is set for ClassRewritten and ClassHarvested.
+	Rewrite *Rewrite
+	// Command is set for ClassCommand.
+	Command *Command
 	// Refusal is set for ClassRefused.
 	Refusal *Refusal
 }
@@ -120,3 +134,133 @@ const (
 	// ParamTimeout is int4 (23).
 	ParamTimeout
 )
+
+// Control says what a statement among others in one query string needs to know of transactions.
+type Control uint8
+
+const (
+	// ControlNone is every other statement.
+	ControlNone Control = iota
+	// ControlBegin opens a transaction block: BEGIN, START TRANSACTION.
+	ControlBegin
+	// ControlEnd ends one: COMMIT, END, ROLLBACK (but not to a savepoint), PREPARE TRANSACTION.
+	ControlEnd
+	// ControlNeedsBlock runs in a transaction block only, for which that of a query string counts: DECLARE without HOLD,
+	// LOCK, SET LOCAL and the like.
+	ControlNeedsBlock
+	// ControlCopyIn is COPY FROM STDIN.
+	ControlCopyIn
+)
+
+// Command is a statement about a setting of the function or its extension.
+type Command struct {
+	Op CommandOp
+	// Setting is "raftable.consistency" or "raftable.timeout", lower case; empty for an extension.
+	Setting string
+	// IfExists is IF NOT EXISTS of CREATE and IF EXISTS of DROP.
+	IfExists bool
+}
+
+// CommandOp is what a Command does.
+type CommandOp uint8
+
+const (
+	// CommandSet is SET or RESET of one of the settings, in any form. Postgres runs it as it is; values that no
+	// session may have are refused (22023).
+	CommandSet CommandOp = iota
+	// CommandShow is SHOW of one of the settings.
+	CommandShow
+	// CommandCreateExtension is CREATE EXTENSION raftable.
+	CommandCreateExtension
+	// CommandDropExtension is DROP EXTENSION raftable, alone.
+	CommandDropExtension
+)
+
+// Rewrite says what postgres is to run in place of a statement: the client's text with pieces put in for the calls.
+// The text has all parameters of the client's under their own numbers.
+type Rewrite struct {
+	// Pieces make up the text, in order.
+	Pieces []Piece
+	// Values are what the pieces refer to.
+	Values []Value
+	// Literals says that postgres takes no parameters in this statement: values must be constants in the text.
+	Literals bool
+	// Harvest are the output columns that the proxy runs for each row. Column i has the name HarvestName(i) in the
+	// text that is sent, and is an array of text: the call's arguments in the order key, value, timeout.
+	Harvest []Harvest
+	// Records are the output columns that are records of a list, by number from 0, or from the last one, which is -1.
+	// In binary format their first field must be made a varchar. What cannot be counted is left out.
+	Records []int
+	// Prepares is the name of the statement that a PREPARE makes; "" for other statements. Its values must be added
+	// to the arguments of every EXECUTE, in order, as constants: see Executions.
+	Prepares string
+	// Calls are the calls that were replaced, for error messages.
+	Calls []Replaced
+}
+
+// Piece is a part of a rewritten text.
+type Piece struct {
+	// Kind says which of the other fields counts.
+	Kind PieceKind
+	// Start and End are the range of the client's text that stands here, in bytes.
+	Start, End int
+	// Text is SQL of ours.
+	Text string
+	// Value is the number of a value that stands here as $n or as a constant.
+	Value int
+	// Call is the number of the call in Rewrite.Calls that a piece of ours belongs to.
+	Call int
+}
+
+// PieceKind is what a Piece is.
+type PieceKind uint8
+
+const (
+	// PieceClient is text of the client's.
+	PieceClient PieceKind = iota
+	// PieceText is text of ours.
+	PieceText
+	// PieceValue is a value.
+	PieceValue
+)
+
+// Replaced is a call that the text no longer has.
+type Replaced struct {
+	// Name is as written: raftable or public.raftable, folded.
+	Name string
+	// Position is that of the call, in characters of the whole text from 1.
+	Position int
+}
+
+// Value is something from the table that a rewritten text needs.
+type Value struct {
+	Kind ValueKind
+	// Key is the key of a ValueGet: a constant or a parameter.
+	Key Arg
+}
+
+// ValueKind is what a Value is. In a text each has the type that is named here.
+type ValueKind uint8
+
+const (
+	// ValueGet is the value of one key, as text; NULL where there is none.
+	ValueGet ValueKind = iota
+	// ValueObject is the whole table as one object of keys and values, as jsonb, to look keys up in.
+	ValueObject
+	// ValueList is the same as json, in key order.
+	ValueList
+	// ValueRows is the whole table as an array of objects with a key and a value each, as json, in key order.
+	ValueRows
+)
+
+// Harvest is an output column whose arguments postgres evaluates.
+type Harvest struct {
+	// Op is OpSet or OpGet.
+	Op Op
+	// Name is the column's name as the client is to see it.
+	Name string
+	// Args is how many arguments the array has.
+	Args int
+	// Position is that of the call, in characters of the whole text from 1.
+	Position int
+}
