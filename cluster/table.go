@@ -51,6 +51,23 @@ func (n *Node) Delete(ctx context.Context, key []byte) error {
 	return n.execute(ctx, opDelete, key, nil)
 }
 
+// SetAll sets many keys in order, or deletes those whose value is nil. It returns
+// when the first applied of them are applied on the local replica and seen by Get:
+// with nil for all of them, and otherwise with the *Error of the next one.
+func (n *Node) SetAll(ctx context.Context, keys, values [][]byte) (applied int, err error) {
+	for i, key := range keys {
+		if values[i] == nil {
+			err = n.Delete(ctx, key)
+		} else {
+			err = n.Set(ctx, key, values[i])
+		}
+		if err != nil {
+			return i, err
+		}
+	}
+	return len(keys), nil
+}
+
 func (n *Node) checkKey(key []byte) *Error {
 	if bad := invalidText(key); bad != nil {
 		return errInvalidEncoding(bad)
