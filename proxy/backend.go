@@ -1,6 +1,9 @@
 package proxy
 
-import "bytes"
+import (
+	"bytes"
+	"encoding/binary"
+)
 
 // settings are what the server told of the session in ParameterStatus and what our answers depend on.
 type settings struct {
@@ -44,6 +47,12 @@ type backend struct {
 
 	lastWords []byte // an error that was hidden and must not be
 
+	captured  bool   // the current message is read whole, and what becomes of it goes out in its place
+	out       []byte // what the client gets of a chunk in which a message was changed
+	rebuilt   bool   // out is in use
+	completed []byte // a CommandComplete that goes out with the next ReadyForQuery
+	harvest   harvest
+
 	blind    bool
 	locked   bool // clientMu is held: a message is half written
 	keyKnown bool
@@ -55,16 +64,26 @@ func (b *backend) feed(chunk []byte) error {
 	if b.blind {
 		return b.write(nil, chunk)
 	}
-	prefix, visible := b.account(chunk)
-	b.registerKey()
-	if err := b.write(prefix, visible); err != nil {
-		return err
-	}
-	if b.lastWords != nil {
-		if err := b.write(nil, b.lastWords); err != nil {
+	for {
+		prefix, visible, rest := b.account(chunk)
+		b.registerKey()
+		if err := b.write(prefix, visible); err != nil {
 			return err
 		}
-		b.lastWords = nil
+		if b.lastWords != nil {
+			if err := b.write(nil, b.lastWords); err != nil {
+				return err
+			}
+			b.lastWords = nil
+		}
+		if b.harvest.pending() {
+			if err := b.write(nil, b.runHarvest()); err != nil {
+				return err
+			}
+		}
+		if chunk = rest; len(chunk) == 0 {
+			break
+		}
 	}
 	o := &b.s.owed
 	o.mu.Lock()
@@ -79,16 +98,20 @@ func (b *backend) feed(chunk []byte) error {
 }
 
 // account goes through chunk, enters what it finds, and returns what the client must get. The account says that answers
-// are being delivered until the caller takes that back.
-func (b *backend) account(chunk []byte) (prefix, visible []byte) {
+// are being delivered until the caller takes that back. rest is what must wait until the rows in harvest have been run.
+func (b *backend) account(chunk []byte) (prefix, visible, rest []byte) {
 	o := &b.s.owed
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.delivering = true
+	if b.rebuilt = false; cap(b.out) > 2*bufferSize {
+		b.out = nil
+	}
 	if b.hdrLen > 0 {
 		prefix, chunk = b.resume(chunk)
 	}
-	return prefix, b.walk(chunk)
+	visible, rest = b.walk(chunk)
+	return prefix, visible, rest
 }
 
 // resume completes a header of which the beginning was held back. prefix is what the client must get of it.
@@ -99,28 +122,41 @@ func (b *backend) resume(chunk []byte) (prefix, rest []byte) {
 		return nil, nil
 	}
 	b.hdrLen = 0
+	if held := b.takeCompleted(b.hdr[0]); held != nil {
+		prefix = held
+	}
 	b.begin(b.hdr[:])
 	if !b.hiding {
 		b.prefix = b.hdr // walk may hold back the next one
-		prefix = b.prefix[:]
+		prefix = append(prefix, b.prefix[:]...)
 	}
 	if b.inMessage && b.passing == 0 {
-		b.finish()
+		b.finish(nil)
 	}
 	return prefix, chunk[n:]
 }
 
-// walk goes through the messages in chunk, keeps the account, and returns chunk without what the client must not see.
-func (b *backend) walk(chunk []byte) []byte {
+// walk goes through the messages in chunk, keeps the account, and returns chunk without what the client must not see. It
+// stops in front of a message that must wait for the rows in harvest.
+func (b *backend) walk(chunk []byte) (visible, rest []byte) {
 	pos, kept := 0, 0
 	keep := func(n int) {
 		if !b.hiding {
-			if kept != pos {
+			switch {
+			case b.rebuilt:
+				b.out = append(b.out, chunk[pos:pos+n]...)
+			case kept != pos:
 				copy(chunk[kept:], chunk[pos:pos+n])
 			}
 			kept += n
 		}
 		pos += n
+	}
+	emit := func(msg []byte) {
+		if !b.rebuilt {
+			b.out, b.rebuilt = append(b.out[:0], chunk[:kept]...), true
+		}
+		b.out = append(b.out, msg...)
 	}
 	for pos < len(chunk) {
 		if b.blind {
@@ -129,9 +165,16 @@ func (b *backend) walk(chunk []byte) []byte {
 			break
 		}
 		if !b.inMessage {
+			if b.harvest.mustRun(chunk[pos]) {
+				rest = chunk[pos:]
+				break
+			}
 			if len(chunk)-pos < headerSize {
 				b.hdrLen = copy(b.hdr[:], chunk[pos:])
 				break
+			}
+			if held := b.takeCompleted(chunk[pos]); held != nil {
+				emit(held)
 			}
 			b.begin(chunk[pos:])
 			keep(headerSize)
@@ -143,10 +186,27 @@ func (b *backend) walk(chunk []byte) []byte {
 		b.passing -= n
 		keep(n)
 		if b.passing == 0 {
-			b.finish()
+			b.finish(emit)
 		}
 	}
-	return chunk[:kept]
+	if b.rebuilt {
+		return b.out, rest
+	}
+	return chunk[:kept], rest
+}
+
+// takeCompleted gives the CommandComplete that was held back, if a message of this type lets it go. An error does away
+// with it.
+func (b *backend) takeCompleted(next byte) []byte {
+	held := b.completed
+	switch {
+	case held == nil || next != 'Z' && next != 'E' || b.s.owed.hides(next):
+		return nil
+	case next == 'E':
+		held = nil
+	}
+	b.completed = nil
+	return held
 }
 
 // begin starts a message with its header.
@@ -156,17 +216,33 @@ func (b *backend) begin(hdr []byte) {
 		b.blind = true
 		return
 	}
+	o := &b.s.owed
 	b.typ, b.passing, b.inMessage = typ, size-headerSize, true
-	b.hiding = b.s.owed.hides(typ)
-	b.noting = size <= noteLimit &&
-		(typ == 'S' || typ == 'Z' || typ == 'K' || typ == 'C' && b.s.owed.tellsEnd() || (typ == 'E' || typ == 'T' || typ == 'n') && b.hiding)
-	b.note = b.note[:0]
+	r := o.reply()
+	b.captured = r != nil && r.captures(typ)
+	b.hiding = b.captured || o.hides(typ)
+	b.noting = b.captured || size <= noteLimit &&
+		(typ == 'S' || typ == 'Z' || typ == 'K' || typ == 'C' && o.tellsEnd() || (typ == 'E' || typ == 'T' || typ == 'n' || typ == 't') && b.hiding)
+	if b.note = b.note[:0]; cap(b.note) > 2*bufferSize {
+		b.note = nil
+	}
 }
 
-// finish enters a message in the account when its last byte was seen.
-func (b *backend) finish() {
+// finish enters a message in the account when its last byte was seen. emit takes what goes out in place of one that was
+// captured; it is nil where none can be, because the message has no body.
+func (b *backend) finish(emit func(msg []byte)) {
 	b.inMessage = false
 	var status byte
+	if r := b.s.owed.reply(); r != nil {
+		if b.typ == '1' && r.prepared != nil {
+			r.prepared.confirmed = true
+		}
+		if b.captured {
+			if msg := b.change(r); len(msg) > 0 {
+				emit(msg)
+			}
+		}
+	}
 	switch {
 	case !b.noting:
 	case b.typ == 'Z' && len(b.note) == 1:
@@ -176,17 +252,83 @@ func (b *backend) finish() {
 			value, _, _ := bytes.Cut(rest, []byte{0})
 			b.settings.set(name, value)
 		}
-	case b.typ == 'E' && bytes.Contains(b.note, []byte("\x00VFATAL\x00")):
+	case b.typ == 'E' && !b.captured && bytes.Contains(b.note, []byte("\x00VFATAL\x00")):
 		// It was meant for a message of ours, but it ends the session and the client must know why.
 		b.lastWords = finishMessage(append([]byte{'E', 0, 0, 0, 0}, b.note...), 0)
 	case b.typ == 'T', b.typ == 'n':
 		b.s.owed.standIn = bytes.Contains(b.note, []byte(standInColumn+"\x00"))
+	case b.typ == 't' && !b.captured:
+		b.s.owed.described = append(b.s.owed.described[:0], b.note...)
 	case b.typ == 'C':
 		b.s.owed.completed(b.note)
 	case b.typ == 'K' && !b.keyKnown:
 		b.s.cancelKey = string(b.note)
 	}
 	b.s.owed.answered(b.typ, status)
+}
+
+// change gives what the client gets in place of a captured message, header and all; nothing if it gets nothing, or gets
+// it later.
+func (b *backend) change(r *reply) []byte {
+	o := &b.s.owed
+	hidden := o.hides(b.typ)
+	body := b.note
+	switch b.typ {
+	case 'E':
+		if o.harvestError != nil {
+			return nil // the client gets that of the row
+		}
+		body = r.sent.mapError(body)
+	case 't':
+		body = trimParameters(body, r.params)
+	case 'T':
+		body = r.shape.describe(body)
+	case 'D':
+		switch {
+		case r.rows != nil:
+			r.rows.take(body)
+			return nil
+		case r.shape.hasRecords(r.formats):
+			r.shape.patchRecords(body, r.formats)
+		}
+		if r.shape.harvests() {
+			if o.harvestError == nil {
+				b.harvest.add(r, body)
+			}
+			return nil
+		}
+	case 'C', 's':
+		if o.harvestError != nil {
+			return nil
+		}
+		if r.holdComplete {
+			b.completed = newMessage(b.typ, body)
+			return nil
+		}
+	case 'n':
+		return nil
+	}
+	if hidden {
+		return nil
+	}
+	return newMessage(b.typ, body)
+}
+
+// newMessage makes a message of a type and a body.
+func newMessage(typ byte, body []byte) []byte {
+	b := make([]byte, 0, headerSize+len(body))
+	return finishMessage(append(append(b, typ, 0, 0, 0, 0), body...), 0)
+}
+
+// take keeps the first column of a DataRow's body.
+func (a *answerRows) take(body []byte) {
+	var value []byte
+	if len(body) >= 6 {
+		if n := int(int32(binary.BigEndian.Uint32(body[2:]))); n >= 0 && n <= len(body)-6 {
+			value = append([]byte{}, body[6:6+n]...)
+		}
+	}
+	a.values = append(a.values, value)
 }
 
 // registerKey registers the cancel key, once, before the client learns it.

@@ -24,6 +24,7 @@ const (
 	codeIndeterminateType   = "42P18"
 	codeTooManyConnections  = "53300"
 	codeAdminShutdown       = "57P01"
+	codeUntranslatable      = "22P05"
 	codeInternal            = "XX000"
 )
 

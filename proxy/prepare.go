@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"encoding/binary"
 
 	"github.com/jackc/pgproto3/v2"
 )
@@ -21,8 +22,20 @@ func (f *frontend) parse(msg []byte) (ours bool, err error) {
 		return false, nil
 	}
 	if call {
-		if prog := f.program(text); prog != nil && len(prog.stmts) <= 1 {
-			return true, f.prepare(string(name), prog, msg)
+		prog, err := f.programOf(text)
+		if err != nil {
+			return true, f.failWith(err)
+		}
+		if prog != nil && len(prog.parts) == 1 {
+			offered := false
+			if prog.parts[0].local.installs() {
+				if offered, err = f.extensionOffered(); err != nil {
+					return true, f.failWith(err)
+				}
+			}
+			if !offered {
+				return true, f.prepare(string(name), prog, msg)
+			}
 		}
 	}
 	if f.ext != nil {
@@ -75,10 +88,14 @@ func (f *frontend) prepare(name string, prog *program, msg []byte) error {
 	if f.transaction().status == 'E' {
 		return f.fail(errFailedTransaction)
 	}
-	if prog.refusal != nil {
-		return f.fail(prog.refusal)
+	t := &prog.parts[0]
+	if t.refusal != nil {
+		return f.fail(t.refusal)
 	}
-	st := prog.stmts[0]
+	if t.rewrite != nil {
+		return f.prepareRemote(name, prog.text, t, m.ParameterOIDs)
+	}
+	st := t.local
 	types, ref := st.ResolveParams(m.ParameterOIDs)
 	if ref != nil {
 		return f.fail(refusal(ref))
@@ -173,7 +190,7 @@ func (f *frontend) known(name string, p *prepared) (owner, error) {
 		}
 		return ownerNobody, nil
 	}
-	if !f.sawStandIn() {
+	if p.remote == nil && !f.sawStandIn() || p.remote != nil && !f.sawParameters(p.remote) {
 		delete(f.ext.stmts, name)
 		return ownerServer, nil
 	}
@@ -187,4 +204,30 @@ func (f *frontend) sawStandIn() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.standIn
+}
+
+// sawParameters says whether the last hidden description was that of a rewritten statement, by its number of parameters
+// and the types of the values among them.
+func (f *frontend) sawParameters(r *remote) bool {
+	o := &f.s.owed
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	b := o.described
+	if len(b) < 2 {
+		return false
+	}
+	b = b[2:]
+	if r.rw.Literals {
+		return len(b) == 4*(r.first-1)
+	}
+	if len(b) != 4*(r.first-1+len(r.rw.Values)) {
+		return false
+	}
+	b = b[4*(r.first-1):]
+	for i := range r.rw.Values {
+		if binary.BigEndian.Uint32(b[4*i:]) != valueType(r.rw.Values[i].Kind) {
+			return false
+		}
+	}
+	return true
 }

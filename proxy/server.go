@@ -247,6 +247,9 @@ func (s *Server) serve(c net.Conn, tooMany bool) {
 	}
 	sess := newSession(s, client, server, log)
 	sess.front.noSQL = startup.physicalReplication()
+	if mentionsSetting(startup.raw) {
+		sess.front.useSettings()
+	}
 	if client.SetDeadline(time.Time{}) != nil || !s.enter(sess, c) {
 		server.Close()
 		return

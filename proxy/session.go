@@ -36,6 +36,9 @@ type session struct {
 	front frontend
 	back  backend
 
+	// calls are the settings that calls of harvested rows depend on; the frontend's own, given on before such rows come.
+	calls callSettings
+
 	// cancelKey is the server's process number and secret key as BackendKeyData carries them. Written once, before the
 	// first ReadyForQuery.
 	cancelKey string
@@ -61,6 +64,8 @@ var (
 func newSession(srv *Server, client, server net.Conn, log zerolog.Logger) *session {
 	s := &session{srv: srv, client: client, server: server, log: log}
 	s.owed.init()
+	s.calls = srv.initial()
+	s.front.calls = s.calls
 	s.front.s = s
 	s.back.s = s
 	s.back.settings.standardConformingStrings = true
@@ -97,6 +102,9 @@ func (s *session) run() {
 	s.client.Close()
 	s.server.Close()
 }
+
+// mayBlock is called before something that may take long.
+func (s *session) mayBlock() {}
 
 // guard keeps a defect in one session from ending the process, and with it all others.
 func (s *session) guard(loop func() error) (err error) {
