@@ -58,6 +58,9 @@ func (f *frontend) run(c *cursor, limit int) (rows int, suspended bool, err erro
 	if c.done {
 		return 0, false, nil
 	}
+	if c.st.list || c.st.sets || f.s.srv.cfg.Linearizable {
+		f.side.leave() // for it may wait, or take long
+	}
 	if !c.started {
 		c.started = true
 		c.done = true // an error in what follows ends the cursor
