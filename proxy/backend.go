@@ -28,10 +28,11 @@ func (g *settings) set(name, value []byte) {
 // noteLimit bounds the body of a message that the proxy reads a copy of (ParameterStatus, BackendKeyData).
 const noteLimit = 4 << 10
 
-// backend is the server's side of a session. All of it belongs to the goroutine that reads the server. settings are
-// written under owed.mu, and read by the other goroutine after session.settle, which takes it.
+// backend is the server's side of a session. All of it belongs to the goroutine that runs the side. settings are
+// written under owed.mu, and read by the other side after session.settle, which takes it.
 type backend struct {
 	s        *session
+	side     side
 	settings settings
 
 	hdr    [headerSize]byte
@@ -345,15 +346,15 @@ func (b *backend) write(prefix, p []byte) error {
 		return nil
 	}
 	if !b.locked {
-		b.s.clientMu.Lock()
+		b.side.lockClient()
 		b.locked = true
 	}
 	var err error
 	if len(prefix) > 0 {
-		_, err = b.s.client.Write(prefix)
+		err = b.side.write(b.s.client, prefix)
 	}
 	if err == nil && len(p) > 0 {
-		_, err = b.s.client.Write(p)
+		err = b.side.write(b.s.client, p)
 	}
 	if err == nil && (!b.inMessage || b.hiding) {
 		b.unlock()
@@ -368,7 +369,7 @@ func (b *backend) unlock() {
 	}
 }
 
-// end lets go of what the session holds. It is called once, by the reading goroutine.
+// end lets go of what the session holds. It is called once, by the goroutine that runs the side.
 func (b *backend) end() {
 	b.unlock()
 	if b.keyKnown {

@@ -7,9 +7,10 @@ import (
 
 const headerSize = 5 // a message's type and length
 
-// frontend is the client's side of a session. All of it belongs to the goroutine that reads the client.
+// frontend is the client's side of a session. All of it belongs to the goroutine that runs the side.
 type frontend struct {
-	s *session
+	s    *session
+	side side
 
 	passing   int    // bytes of the current message that are still to be forwarded unread
 	discard   int    // bytes of it that are still to be thrown away
@@ -199,6 +200,7 @@ func (f *frontend) reads(typ byte, size int, msg []byte) bool {
 			return false // too soon for anything of this size: the server may judge
 		}
 		if size > f.s.srv.cfg.InspectLimit {
+			f.side.leave()
 			f.s.srv.tooLarge(f.s, size)
 			return false
 		}
@@ -299,7 +301,7 @@ func (f *frontend) forward(b []byte) error {
 	if err := f.flushOut(); err != nil {
 		return err
 	}
-	if _, err := f.s.server.Write(b); err != nil {
+	if err := f.side.write(f.s.server, b); err != nil {
 		return fmt.Errorf("%w: %w", errServerGone, err)
 	}
 	return nil
@@ -351,7 +353,7 @@ func (f *frontend) flushOut() error {
 	}
 	var err error
 	if len(f.out) > 0 {
-		err = f.s.writeClient(f.out)
+		err = f.writeClient(f.out)
 	}
 	if f.outBuf != nil {
 		buffers.Put(f.outBuf)
@@ -380,7 +382,7 @@ func (f *frontend) buffer() {
 	}
 }
 
-// end lets go of what the session holds. It is called once, by the reading goroutine.
+// end lets go of what the session holds. It is called once, by the goroutine that runs the side.
 func (f *frontend) end() {
 	f.ext.clear()
 	if f.outBuf != nil {
@@ -419,6 +421,7 @@ func (f *frontend) settle() (settled, error) {
 		if o.copyIn {
 			return settledCopying, nil
 		}
+		f.side.leave()
 		o.cond.Wait()
 	}
 	if o.closed {

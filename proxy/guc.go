@@ -47,6 +47,7 @@ func (f *frontend) ready() error {
 	if !f.calls.linearizable {
 		return nil
 	}
+	f.side.leave()
 	ctx, done := f.s.statementContext()
 	defer done()
 	if e := f.s.barrier(ctx); e != nil {

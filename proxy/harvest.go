@@ -58,6 +58,7 @@ type harvestRun struct {
 // owed.harvestError then, that is the rows before.
 func (b *backend) runHarvest() []byte {
 	h := &b.harvest
+	b.side.leave()
 	ctx, done := b.s.statementContext()
 	defer done()
 	r := harvestRun{b: b, ctx: ctx, shape: h.reply.shape, formats: h.reply.formats, done: h.done}

@@ -216,7 +216,7 @@ func TestEncodings(t *testing.T) {
 	}
 	table.rows["k"] = "ключ"
 	w.expect("SELECT raftable('k')", `C="22P05"`)
-	w.expect("SET client_encoding TO 'MULE_INTERNAL'", "C SET")
+	w.expect("SET client_encoding TO 'JOHAB'", "C SET")
 	w.expect("SELECT raftable('\xe9', 'x')", `C="0A000"`)
 	w.expect("SELECT raftable('k', 'ascii')", `D ""`)
 	w.expect("SET client_encoding TO 'UTF8'", "C SET")

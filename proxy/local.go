@@ -58,6 +58,9 @@ func (f *frontend) run(c *cursor, limit int) (rows int, suspended bool, err erro
 	if c.done {
 		return 0, false, nil
 	}
+	if c.st.list || c.st.sets || f.calls.linearizable {
+		f.side.leave() // for it may wait, or take long
+	}
 	if !c.started {
 		c.started = true
 		c.done = true // an error in what follows ends the cursor
@@ -95,8 +98,8 @@ func (f *frontend) start(c *cursor) error {
 		return f.runCommand(c)
 	}
 	ctx := context.Context(nil)
-	if waits := c.st.sets || c.st.reads && f.calls.linearizable; waits {
-		f.s.mayBlock()
+	if c.st.sets || c.st.reads && f.calls.linearizable {
+		f.side.leave() // what the server says of the settings may be news
 		var done func()
 		ctx, done = f.s.statementContext()
 		defer done()

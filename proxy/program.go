@@ -211,16 +211,24 @@ func newPlanCache(limit int, o sqlrewrite.Options) *planCache {
 	return &planCache{parse: o, limit: limit, entries: make(map[string]*cacheEntry)}
 }
 
-// get returns the program of text. It keeps nothing of text itself.
-func (c *planCache) get(text []byte) *program {
+// find returns the program of text if it is in the cache, or nil.
+func (c *planCache) find(text []byte) *program {
 	c.mu.RLock()
 	e := c.entries[string(text)]
 	c.mu.RUnlock()
-	if e != nil {
-		if !e.used.Load() {
-			e.used.Store(true)
-		}
-		return e.prog
+	if e == nil {
+		return nil
+	}
+	if !e.used.Load() {
+		e.used.Store(true)
+	}
+	return e.prog
+}
+
+// get returns the program of text, which takes long where it is not in the cache. It keeps nothing of text itself.
+func (c *planCache) get(text []byte) *program {
+	if p := c.find(text); p != nil {
+		return p
 	}
 	s := string(text)
 	p := compile(s, sqlrewrite.Parse(s, c.parse))

@@ -19,10 +19,16 @@ func (f *frontend) program(text []byte) *program {
 		return f.last.prog
 	}
 	var p *program
-	if foreign {
-		p = f.foreignProgram(text, cache)
-	} else {
-		p = cache.get(text)
+	if !foreign {
+		p = cache.find(text)
+	}
+	if p == nil {
+		f.side.leave() // a text is read for the first time
+		if foreign {
+			p = f.foreignProgram(text, cache)
+		} else {
+			p = cache.get(text)
+		}
 	}
 	if p.setting && mentionsCall(text) {
 		f.useSettings()

@@ -46,7 +46,7 @@ func (f *frontend) evaluate(values []sqlrewrite.Value, params [][]byte, types []
 		case sqlrewrite.ValueGet:
 			out[i], err = f.valueOf(&v.Key, params, types)
 		default:
-			f.s.mayBlock()
+			f.side.leave()
 			out[i], err = f.wholeTable(v.Kind)
 		}
 		if err != nil {
