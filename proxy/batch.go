@@ -58,7 +58,7 @@ func (f *frontend) runBatch(prog *program) error {
 
 // whole is the message for a statement that the server gets as a simple query with values in its text.
 func (b *batch) whole(t *part) (msg []byte, r *reply, err error) {
-	if t.rewrite == nil || !t.rewrite.Literals && t.params == 0 || len(t.rewrite.Harvest) > 0 {
+	if t.rewrite == nil || t.local != nil || !t.rewrite.Literals && t.params == 0 || len(t.rewrite.Harvest) > 0 {
 		return nil, nil, nil
 	}
 	m := newRemote(b.prog.text, t, nil)

@@ -45,7 +45,8 @@ func (f *frontend) withExecutions(text string, prog *program) (*program, error) 
 			changed = f.ownProgram(text, prog, o)
 		}
 		if e.Statement < len(changed.parts) {
-			changed.parts[e.Statement].rewrite = e.WithArguments(p.remote.rw)
+			t := &changed.parts[e.Statement]
+			t.rewrite = e.WithArguments(t.rewrite, p.remote.rw)
 		}
 	}
 	if changed == nil {

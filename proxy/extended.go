@@ -83,7 +83,7 @@ func (x *extended) dropPortal(name string) {
 	if p := x.portals[name]; p != nil {
 		p.close()
 		delete(x.portals, name)
-		if name == "" {
+		if name == "" && p.remote == nil {
 			x.spare = p
 		}
 	}

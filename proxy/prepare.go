@@ -92,12 +92,15 @@ func (f *frontend) prepare(name string, prog *program, msg []byte) error {
 	if t.refusal != nil {
 		return f.fail(t.refusal)
 	}
-	if t.rewrite != nil {
+	if t.local == nil {
 		return f.prepareRemote(name, prog.text, t, m.ParameterOIDs)
 	}
 	st := t.local
 	types, ref := st.ResolveParams(m.ParameterOIDs)
 	if ref != nil {
+		if ref.Code == codeFeatureNotSupported && t.rewrite != nil {
+			return f.prepareRemote(name, prog.text, t, m.ParameterOIDs)
+		}
 		return f.fail(refusal(ref))
 	}
 	for i, oid := range types {

@@ -28,7 +28,8 @@ type program struct {
 	setting bool
 }
 
-// part is one statement of a text. One of local, rewrite, command and refusal is set, or none: then it is the server's.
+// part is one statement of a text. One of local, rewrite, command and refusal is set, or none: then it is the server's. With
+// local, rewrite is what the server can run instead, where the types of the client's parameters leave it no choice.
 type part struct {
 	start, end int // in the text
 	control    sqlrewrite.Control
@@ -68,7 +69,7 @@ func compile(text string, plan *sqlrewrite.Plan) *program {
 		case sqlrewrite.ClassNone, sqlrewrite.ClassStored:
 			p.local = false
 		case sqlrewrite.ClassLocal:
-			t.local = newStatement(st.Local)
+			t.local, t.rewrite = newStatement(st.Local), st.Rewrite
 		case sqlrewrite.ClassCommand:
 			if t.command = st.Command; t.command.Op == sqlrewrite.CommandSet {
 				p.local, p.setting = false, true

@@ -21,7 +21,7 @@ type remote struct {
 
 // newRemote makes a remote statement of a part for a client that has declared the types of some parameters.
 func newRemote(text string, t *part, declared []uint32) *remote {
-	r := &remote{rw: t.rewrite, text: text, first: max(t.params, len(declared)) + 1, types: declared}
+	r := &remote{rw: t.rewrite.For(declared), text: text, first: max(t.params, len(declared)) + 1, types: declared}
 	if len(r.rw.Harvest) > 0 || len(r.rw.Records) > 0 {
 		r.shape = &shape{rw: r.rw}
 	}

@@ -206,7 +206,11 @@ func (t *sentText) mapError(body []byte) []byte {
 	if !hasPosition {
 		return body
 	}
-	message, position = t.rw.MapError(t.text, t.first, t.literals, code, message, position)
+	if t.literals != nil {
+		message, position = t.rw.MapErrorLiteral(t.text, t.literals, code, message, position)
+	} else {
+		message, position = t.rw.MapError(t.text, t.first, code, message, position)
+	}
 	out := make([]byte, 0, len(body))
 	for _, f := range fields {
 		switch f[0] {
