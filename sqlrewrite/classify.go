@@ -27,8 +27,9 @@ func (w *rewriter) look(t *target) *Refusal {
 	_, procedure := in[*pg_query.CallStmt](t.site, 0, "funccall")
 	switch {
 	case fn.AggStar:
-		return fail(pos, "42809", "%s(*) specified, but %s is not an aggregate function", funcName(fn), funcName(fn))
-	case fn.FuncVariadic, fn.AggWithinGroup, len(fn.Args) > len(signature):
+		t.shape, t.form = shape{}, formStar
+		return nil
+	case fn.AggWithinGroup, len(fn.Args) > len(signature):
 		return nil
 	}
 	var ok bool
@@ -46,10 +47,7 @@ func (w *rewriter) look(t *target) *Refusal {
 	t.column, t.direct = w.column(t.site)
 	t.simple = t.noSubselect()
 	if procedure {
-		r := w.replaced(t)
-		f := fail(pos, "42809", "%s is not a procedure", r.signature())
-		f.Hint = "To call a function, use SELECT."
-		return f
+		return w.notProcedure(t)
 	}
 	switch len(t.args) {
 	case 0:
@@ -60,10 +58,23 @@ func (w *rewriter) look(t *target) *Refusal {
 			t.form = formGet
 		}
 	default:
-		t.isSet = true
 		return w.lookAtSet(t)
 	}
 	return nil
+}
+
+// notProcedure is PostgreSQL's error for CALL raftable(...).
+func (w *rewriter) notProcedure(t *target) *Refusal {
+	r, pos := w.replaced(t), w.position.of(t.at)
+	if len(t.args) == 2 {
+		// It could be a set, or a list with places for its two columns.
+		f := fail(pos, "42725", "procedure %s is not unique", r.signature())
+		f.Hint = "Could not choose a best candidate procedure. You might need to add explicit type casts."
+		return f
+	}
+	f := fail(pos, "42809", "%s is not a procedure", r.signature())
+	f.Hint = "To call a function, use SELECT."
+	return f
 }
 
 // readArg reads an argument as far as it is a constant or a parameter.
@@ -152,23 +163,14 @@ func (w *rewriter) otherUses() map[int]int {
 // lookAtSet says what becomes of a set.
 func (w *rewriter) lookAtSet(t *target) *Refusal {
 	pos, fn := w.position.of(t.at), t.call
-	name := funcName(fn)
 	switch {
-	case fn.AggFilter != nil:
-		return fail(pos, "42809", "FILTER specified, but %s is not an aggregate function", name)
-	case fn.AggDistinct:
-		return fail(pos, "42809", "DISTINCT specified, but %s is not an aggregate function", name)
-	case len(fn.AggOrder) > 0:
-		return fail(pos, "42809", "ORDER BY specified, but %s is not an aggregate function", name)
-	case fn.Over != nil:
-		return fail(pos, "42809", "OVER specified, but %s is not a window function nor an aggregate function", name)
+	case fn.AggFilter != nil, fn.AggDistinct, len(fn.AggOrder) > 0, fn.Over != nil:
+		t.form = formClause
+		return nil
 	case !t.direct, w.keeps && (!w.explain || w.analyze), w.analyze, w.prepares != "" && w.explain:
 		return refuseSet(pos)
 	}
-	if _, values := w.inner.Interface().(*pg_query.CallStmt); values {
-		return refuseSet(pos)
-	}
-	t.form = formArray
+	t.form, t.isSet = formArray, true
 	w.harvest = !w.explain
 	return nil
 }

@@ -151,8 +151,9 @@ func in[T any](s *site, n int, field protoreflect.Name) (node T, ok bool) {
 
 // noSubselect reports whether a call stands where postgres takes no sub-select, or would take one for more than a value.
 func (s *site) noSubselect() bool {
-	if e, ok := in[*pg_query.A_Expr](s, 0, "rexpr"); ok {
-		return e.Kind == pg_query.A_Expr_Kind_AEXPR_OP_ANY || e.Kind == pg_query.A_Expr_Kind_AEXPR_OP_ALL
+	if e, ok := in[*pg_query.A_Expr](s, 0, "rexpr"); ok &&
+		(e.Kind == pg_query.A_Expr_Kind_AEXPR_OP_ANY || e.Kind == pg_query.A_Expr_Kind_AEXPR_OP_ALL) {
+		return true
 	}
 	if l, ok := in[*pg_query.List](s, 0, "items"); ok && len(l.Items) == 1 {
 		if e, ok := in[*pg_query.A_Expr](s, 1, "rexpr"); ok && e.Kind == pg_query.A_Expr_Kind_AEXPR_IN {

@@ -79,7 +79,7 @@ func (w *rewriter) checkSorting(arrays []*target) *Refusal {
 	}
 	for _, n := range sel.GroupClause {
 		if t := w.meant(n, arrays, sel); t != nil {
-			return w.refuseComparing(t, t.at, "equality")
+			return w.refuseComparing(t, nodeLocation(n), "equality")
 		}
 	}
 	for _, n := range sel.SortClause {
@@ -89,12 +89,11 @@ func (w *rewriter) checkSorting(arrays []*target) *Refusal {
 		}
 	}
 	for _, n := range sel.DistinctClause {
-		t := w.meant(n, arrays, sel)
 		if n.GetNode() == nil {
-			t = arrays[0]
+			return w.refuseComparing(arrays[0], arrays[0].at, "equality")
 		}
-		if t != nil {
-			return w.refuseComparing(t, t.at, "equality")
+		if t := w.meant(n, arrays, sel); t != nil {
+			return w.refuseComparing(t, nodeLocation(n), "equality")
 		}
 	}
 	return nil

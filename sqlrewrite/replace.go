@@ -18,6 +18,9 @@ const (
 	formLookup
 	// formList is raftable() in an expression.
 	formList
+	// formStar and formClause are calls as if the function were an aggregate: postgres has an error for them.
+	formStar
+	formClause
 	// formArray is the array of arguments of a call that is run for each row.
 	formArray
 )
@@ -28,6 +31,8 @@ const (
 	sqlKeyOpen   = `pg_catalog."varchar"(`
 	sqlKeyClose  = ", -1, false)"
 	sqlLookup    = "pg_catalog.jsonb_object_field_text("
+	sqlStar      = "pg_catalog.now"
+	sqlClause    = "pg_catalog.concat("
 	sqlEach      = "pg_catalog.json_each_text("
 	sqlVarchar   = `::pg_catalog."varchar"`
 	sqlRecords   = "ROWS FROM (pg_catalog.json_to_recordset("
@@ -187,6 +192,16 @@ func (w *rewriter) replace(t *target) *Refusal {
 	case formArray:
 		w.replaceByArray(t)
 		return nil
+	case formStar:
+		open := w.tokens.at(t.at)
+		for w.tokens[open].kind != kOpen {
+			open++
+		}
+		w.edit(t, t.at, int(w.tokens[open].start), text(sqlStar))
+		return nil
+	case formClause:
+		w.edit(t, t.at, w.end(t), w.aggregate(t)...)
+		return nil
 	case formList:
 		w.replaceList(t)
 	default:
@@ -226,10 +241,28 @@ func (w *rewriter) get(t *target) []part {
 	}
 }
 
+// How each argument is wrapped, so that postgres takes what the function would take.
+var (
+	opens  = [...]string{sqlKeyOpen, "pg_catalog.textcat(", "pg_catalog.int4pl("}
+	closes = [...]string{sqlKeyClose + sqlText, ", '')" + sqlText, ", 0)" + sqlText}
+)
+
+// aggregate is a set that is called like an aggregate.
+func (w *rewriter) aggregate(t *target) []part {
+	before := sqlClause
+	if t.call.AggDistinct {
+		before += "DISTINCT "
+	}
+	var parts []part
+	for i, a := range t.args {
+		parts = append(parts, text(before+opens[a.slot]), client(t.shape.args[i]), text(closes[a.slot]))
+		before = ", "
+	}
+	return append(parts, client(span{t.shape.args[len(t.args)-1].end, w.end(t)}))
+}
+
 // replaceByArray makes an output column of the arguments.
 func (w *rewriter) replaceByArray(t *target) {
-	opens := [...]string{sqlKeyOpen, "pg_catalog.textcat(", "pg_catalog.int4pl("}
-	closes := [...]string{sqlKeyClose + sqlText, ", '')" + sqlText, ", 0)" + sqlText}
 	before := "ARRAY["
 	var parts []part
 	for slot := range t.args {
@@ -274,6 +307,9 @@ func (w *rewriter) replaceList(t *target) {
 		return
 	}
 	end := int(w.tokens[dot+1].end)
+	if target, ok := in[*pg_query.ResTarget](t.site, 1, "val"); ok && target.Name != "" && i.Indirection[0].GetAStar() != nil {
+		end = w.targetEnd(int(target.Location)) // a name is of no use there
+	}
 	switch field := i.Indirection[0]; {
 	case field.GetString_().GetSval() == "key":
 		w.edit(t, end, end, text(sqlVarchar))
@@ -285,8 +321,8 @@ func (w *rewriter) replaceList(t *target) {
 
 // expands reports whether the star of (raftable()).* stands for columns.
 func (s *site) expands() bool {
-	if target, ok := in[*pg_query.ResTarget](s, 1, "val"); ok {
-		return target.Name == ""
+	if list := s.last(2); s.last(1).field == "val" && (list.field == "returning_list" || list.field == "target_list" && isSelect(list)) {
+		return true
 	}
 	_, row := in[*pg_query.RowExpr](s, 1, "args")
 	return row

@@ -132,8 +132,8 @@ func (r *Rewrite) word(call int, code, message string) string {
 			}
 		}
 	case "42809":
-		for _, name := range []string{"pg_catalog.jsonb_object_field_text", "pg_catalog.json_each_text"} {
-			message = strings.ReplaceAll(message, name, c.Name)
+		for _, name := range []string{sqlLookup, sqlEach, sqlClause, sqlStar} {
+			message = strings.ReplaceAll(message, strings.TrimSuffix(name, "("), c.Name)
 		}
 	}
 	return message
