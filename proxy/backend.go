@@ -89,9 +89,12 @@ func (b *backend) feed(chunk []byte) error {
 	o := &b.s.owed
 	o.mu.Lock()
 	o.delivering = false
-	wake := o.empty() || o.copyIn
+	wake, waits := o.empty() || o.copyIn, o.waits
 	o.mu.Unlock()
 	if wake {
+		if waits {
+			b.side.wakes()
+		}
 		o.cond.Broadcast()
 		b.s.endIfDraining()
 	}

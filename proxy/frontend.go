@@ -422,7 +422,9 @@ func (f *frontend) settle() (settled, error) {
 			return settledCopying, nil
 		}
 		f.side.leave()
+		o.waits = true
 		o.cond.Wait()
+		o.waits = false
 	}
 	if o.closed {
 		return 0, errTerminated

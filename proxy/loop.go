@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,7 +29,8 @@ type loop struct {
 	events  [loopBatch]unix.EpollEvent
 	sides   [loopBatch]*side // of the events; nil for those that have gone
 	at, n   int              // events[at:n] are yet to be dealt with
-	yields  bool             // a goroutine was woken
+	woke    bool             // a goroutine was made runnable
+	yielded time.Time
 	stopped bool
 }
 
@@ -45,6 +47,10 @@ const wakeSlot = -1
 
 // loopBatch is how many events are taken at once.
 const loopBatch = 128
+
+// yieldEvery is how long a loop runs until it lets the scheduler have a look of its own accord. After 10 ms the
+// scheduler's watchdog would take the processor away, and look for more such cases every 20 µs for a while, which costs more.
+const yieldEvery = 8 * time.Millisecond
 
 // readable are the events that a loop waits for at any time. Room to write is waited for only when it is needed: a unix
 // socket would report it after every read of the peer's.
@@ -132,11 +138,15 @@ func (l *loop) control(op int, k *sock, events uint32) error {
 
 // run runs the loop until another goroutine does, or it is stopped.
 func (l *loop) run() {
+	buf := buffers.Get().(*[bufferSize]byte)
+	defer buffers.Put(buf)
 	for {
 		for l.at < l.n {
 			i := l.at
 			l.at++
-			if !l.handle(l.sides[i], l.events[i].Events) {
+			sd := l.sides[i]
+			l.sides[i] = nil
+			if sd != nil && !l.handle(sd, l.events[i].Events, buf) {
 				return
 			}
 		}
@@ -149,12 +159,9 @@ func (l *loop) run() {
 }
 
 // handle deals with one event, and says whether this goroutine still runs the loop.
-func (l *loop) handle(sd *side, events uint32) bool {
-	if sd == nil {
-		return true
-	}
+func (l *loop) handle(sd *side, events uint32, buf *[bufferSize]byte) bool {
 	if events&eventRoom != 0 && sd.sock.roomy() {
-		l.yields = true
+		l.woke = true
 	}
 	if events&eventRead == 0 {
 		return true
@@ -162,15 +169,15 @@ func (l *loop) handle(sd *side, events uint32) bool {
 	if events&eventEnd != 0 {
 		sd.hung.Store(true)
 	}
-	return !sd.claim() || sd.run(l)
+	return !sd.claim() || sd.run(l, buf)
 }
 
 // wait waits for events.
 func (l *loop) wait() {
-	if l.yields {
-		// What was woken waits for this very processor, which the system call would keep for a while.
-		l.yields = false
+	if l.woke || time.Since(l.yielded) > yieldEvery {
+		// What was woken may wait for this very processor, which would be kept during the system call.
 		runtime.Gosched()
+		l.woke, l.yielded = false, time.Now()
 	}
 	l.at, l.n = 0, 0
 	n, err := unix.EpollWait(l.epoll, l.events[:], -1)

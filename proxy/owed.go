@@ -51,6 +51,7 @@ type owed struct {
 	copyIn     bool // the server reads CopyData
 	delivering bool // answers were taken off the account but are not yet written to the client
 	closed     bool
+	waits      bool // the frontend waits for cond
 	extended   int  // how many entries belong to extended queries
 	open       bool // the server got messages of an extended query and no Sync that counts after them
 	started    bool // the first ReadyForQuery was seen

@@ -124,10 +124,10 @@ func (s *session) attach(l *loop, client, server net.Conn) bool {
 	s.srv.wg.Add(1)
 	// What came before now is read here and, as for the client it may take long, by another goroutine.
 	if !front.release() {
-		go front.run(nil)
+		go front.runAlone()
 	}
 	if !back.release() {
-		back.run(nil)
+		back.runAlone()
 	}
 	return true
 }

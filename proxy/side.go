@@ -86,12 +86,19 @@ func (sd *side) release() bool {
 	return false
 }
 
-// run reads what there is and feeds it. The caller has claimed the side; l is the loop that it runs, or nil. run says whether
-// it still does afterwards.
-func (sd *side) run(l *loop) (runsLoop bool) {
+// runAlone runs the side in a goroutine that runs no loop.
+func (sd *side) runAlone() {
+	buf := buffers.Get().(*[bufferSize]byte)
+	defer buffers.Put(buf)
+	sd.run(nil, buf)
+}
+
+// run reads what there is into buf, and feeds it. The caller has claimed the side; l is the loop that it runs, or nil. run
+// says whether it still does afterwards.
+func (sd *side) run(l *loop, buf *[bufferSize]byte) (runsLoop bool) {
 	sd.lent = l
 	for full := 0; ; {
-		more, err := sd.readOnce()
+		more, err := sd.readOnce(buf)
 		if err != nil {
 			sd.leave()
 			sd.end(err)
@@ -111,9 +118,7 @@ func (sd *side) run(l *loop) (runsLoop bool) {
 }
 
 // readOnce does one read and says whether there may be more.
-func (sd *side) readOnce() (more bool, err error) {
-	buf := buffers.Get().(*[bufferSize]byte)
-	defer buffers.Put(buf)
+func (sd *side) readOnce(buf *[bufferSize]byte) (more bool, err error) {
 	n, errno := sd.sock.receive(buf[:])
 	switch {
 	case errno == syscall.EAGAIN:
@@ -152,6 +157,13 @@ func (sd *side) leave() {
 	if l := sd.lent; l != nil {
 		sd.lent = nil
 		go l.run()
+	}
+}
+
+// wakes tells the loop, if the runner runs one, that another goroutine is made runnable.
+func (sd *side) wakes() {
+	if l := sd.lent; l != nil {
+		l.woke = true
 	}
 }
 
