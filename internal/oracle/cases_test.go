@@ -193,6 +193,9 @@ func (p *play) step(s *step, table map[string]string) {
 	}
 	switch {
 	case *self && (s.ours || s.refused):
+		if s.refused {
+			p.w.onBoth(func(c *conn) []string { return c.query("SELECT 1/0") })
+		}
 		p.said = append(p.said, nil)
 		return
 	case s.ours:
