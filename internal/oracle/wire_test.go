@@ -19,6 +19,7 @@ type conn struct {
 	r      *bufio.Reader
 	out    []byte // gathered, not yet sent
 	status byte   // of the last ReadyForQuery
+	synced bool   // a Sync was sent before its answer was waited for
 	names  *names
 	err    error // the connection's end; nothing more is said after it
 }
@@ -65,6 +66,7 @@ func dial(network, addr, database string, n *names) (*conn, error) {
 // message gathers a message made of strings (ended by a zero byte), bytes, and 2- and 4-byte numbers.
 func (w *conn) message(typ byte, parts ...any) {
 	start := len(w.out)
+	w.synced = w.synced || typ == 'S'
 	w.out = append(w.out, typ, 0, 0, 0, 0)
 	for _, p := range parts {
 		switch p := p.(type) {
@@ -94,6 +96,7 @@ func (w *conn) until(types ...byte) (said []string) {
 		return []string{"end: " + w.err.Error()}
 	}
 	w.out = nil
+	defer func() { w.synced = false }()
 	for {
 		typ, body, err := w.read()
 		if err != nil {
@@ -110,6 +113,9 @@ func (w *conn) until(types ...byte) (said []string) {
 		}
 		if typ == 'G' {
 			w.message('f', "no data")
+			if w.synced {
+				w.message('S') // the server has taken the first for a part of the COPY
+			}
 			if _, w.err = w.c.Write(w.out); w.err != nil {
 				return said
 			}
