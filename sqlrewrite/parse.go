@@ -65,16 +65,23 @@ func (p *planner) plan(stmts []*pg_query.RawStmt) *Plan {
 		return &Plan{}
 	}
 	for i, raw := range stmts {
-		s := &plan.Statements[i]
-		s.Control = controlOf(raw.Stmt)
-		s.MaxParam = len(raw.Stmt.GetPrepareStmt().GetArgtypes())
-		for _, use := range p.survey.params {
-			if use.at >= s.Start && use.at < s.End {
-				s.MaxParam = max(s.MaxParam, use.number)
-			}
-		}
+		p.describe(raw, &plan.Statements[i])
 	}
 	return plan
+}
+
+// describe fills in what is known of any statement; its range is.
+func (p *planner) describe(raw *pg_query.RawStmt, s *Statement) {
+	s.Control = controlOf(raw.Stmt)
+	s.MaxParam = len(raw.Stmt.GetPrepareStmt().GetArgtypes())
+	uses := p.survey.params
+	first, _ := slices.BinarySearchFunc(uses, s.Start, func(u paramUse, at int) int { return u.at - at })
+	for _, use := range uses[first:] {
+		if use.at >= s.End {
+			break
+		}
+		s.MaxParam = max(s.MaxParam, use.number)
+	}
 }
 
 // rangeOf gives the range of a statement in the text.
