@@ -204,7 +204,7 @@ func (b *backend) walk(chunk []byte) (visible, rest []byte) {
 func (b *backend) takeCompleted(next byte) []byte {
 	held := b.completed
 	switch {
-	case held == nil || next != 'Z' && next != 'E' || b.s.owed.hides(next):
+	case held == nil || next != 'Z' && next != 'E' && next != 'A' || b.s.owed.hides(next):
 		return nil
 	case next == 'E':
 		held = nil
@@ -226,7 +226,7 @@ func (b *backend) begin(hdr []byte) {
 	b.captured = r != nil && r.captures(typ)
 	b.hiding = b.captured || o.hides(typ)
 	b.noting = b.captured || size <= noteLimit &&
-		(typ == 'S' || typ == 'Z' || typ == 'K' || typ == 'C' && o.tellsEnd() || (typ == 'E' || typ == 'T' || typ == 'n' || typ == 't') && b.hiding)
+		(typ == 'S' || typ == 'Z' || typ == 'K' || typ == 'C' && o.tellsEnd() || (typ == 'E' || typ == 'T' || typ == 'n') && b.hiding)
 	if b.note = b.note[:0]; cap(b.note) > 2*bufferSize {
 		b.note = nil
 	}
@@ -261,8 +261,6 @@ func (b *backend) finish(emit func(msg []byte)) {
 		b.lastWords = finishMessage(append([]byte{'E', 0, 0, 0, 0}, b.note...), 0)
 	case b.typ == 'T', b.typ == 'n':
 		b.s.owed.standIn = bytes.Contains(b.note, []byte(standInColumn+"\x00"))
-	case b.typ == 't' && !b.captured:
-		b.s.owed.described = append(b.s.owed.described[:0], b.note...)
 	case b.typ == 'C':
 		b.s.owed.completed(b.note)
 	case b.typ == 'K' && !b.keyKnown:
@@ -282,7 +280,9 @@ func (b *backend) change(r *reply) []byte {
 		if o.harvestError != nil {
 			return nil // the client gets that of the row
 		}
-		body = r.sent.mapError(body)
+		body = r.sent.mapError(body, r.query)
+	case 'N':
+		return newMessage('N', r.sent.mapError(body, r.query))
 	case 't':
 		body = trimParameters(body, r.params)
 	case 'T':

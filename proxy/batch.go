@@ -23,12 +23,8 @@ type batch struct {
 func (f *frontend) runBatch(prog *program) error {
 	b := &batch{f: f, prog: prog}
 	if len(prog.parts) == 1 {
-		if msg, r, err := b.whole(&prog.parts[0]); msg != nil || err != nil {
-			if err != nil {
-				return f.finishFailed(err)
-			}
-			f.queue(msg, 'Q'|replied, r)
-			return nil
+		if done, err := b.runWhole(&prog.parts[0]); done || err != nil {
+			return err
 		}
 	}
 	if b.wantsBlock() {
@@ -54,6 +50,23 @@ func (f *frontend) runBatch(prog *program) error {
 		}
 	}
 	return b.end()
+}
+
+// runWhole runs the only statement of a query as a simple query with values in its text, if it can be one.
+func (b *batch) runWhole(t *part) (done bool, err error) {
+	f := b.f
+	if t, err = f.executed(b.prog.text, t); err != nil {
+		return true, err
+	}
+	msg, r, err := b.whole(t)
+	switch {
+	case err != nil:
+		return true, f.finishFailed(err)
+	case msg == nil:
+		return false, nil
+	}
+	f.queue(msg, 'Q'|replied, r)
+	return true, nil
 }
 
 // whole is the message for a statement that the server gets as a simple query with values in its text.
@@ -171,6 +184,14 @@ func (b *batch) settle() (done bool, err error) {
 // remotePart has the server run one statement.
 func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 	f := b.f
+	if t.rewrite == nil && f.mayExecute([]byte(b.prog.text[t.start:t.end])) {
+		if done, err := b.settle(); done || err != nil {
+			return done, err
+		}
+		if t, err = f.executed(b.prog.text, t); err != nil {
+			return true, err
+		}
+	}
 	rw := t.rewrite
 	if rw == nil {
 		rw = sqlrewrite.Whole(t.start, t.end)
@@ -187,7 +208,7 @@ func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 		}
 		return true, b.fail(errCopyInBatch)
 	}
-	m := newRemote(b.prog.text, &part{rewrite: rw, params: t.params}, nil)
+	m := newRemote(b.prog.text, &part{rewrite: rw, params: t.params, arguments: t.arguments}, nil)
 	var values [][]byte
 	if len(rw.Values) > 0 && rw.Prepares == "" {
 		// What the values must show has been done, and if it has failed they are not needed.
@@ -218,6 +239,7 @@ func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 	f.queue(describeMessage('P', ""), 'D'|replied, d)
 	run := m.reply(nil)
 	run.holdComplete = last
+	run.query = true
 	f.queue(executeUnnamed, 'E'|replied, run)
 	if t.control == sqlrewrite.ControlEnd {
 		b.block = false
@@ -258,9 +280,7 @@ func (b *batch) prepared(m *remote) (done bool, err error) {
 	if done, err := b.settle(); done || err != nil {
 		return done, err
 	}
-	x := b.f.extended()
-	x.stmts[m.rw.Prepares] = &prepared{remote: m, drops: b.f.drops()}
-	b.f.watchTags()
+	b.f.rememberPrepared(m)
 	return false, nil
 }
 

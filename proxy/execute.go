@@ -24,48 +24,52 @@ func (x *extended) executable() bool {
 	return false
 }
 
-// withExecutions gives the program of a text in which EXECUTE of a rewritten statement gets the values that it needs;
-// prog is the text's own program, nil if it has none, and then the result is nil if it executes none.
-func (f *frontend) withExecutions(text string, prog *program) (*program, error) {
-	o := sqlrewrite.Options{StandardConformingStrings: f.settings.standardConformingStrings}
-	var changed *program
+// executing gives the program of a text that executes rewritten statements; prog is the text's own program, nil if it has
+// none. The parts that do so get what they need when it is their turn, see executed.
+func (f *frontend) executing(text string, prog *program) *program {
+	o := f.readOptions()
 	for _, e := range sqlrewrite.Executions(text, o) {
-		p := f.ext.stmts[e.Name]
-		if p == nil || p.remote == nil {
+		if p := f.ext.stmts[e.Name]; p == nil || p.remote == nil {
 			continue
 		}
-		who, err := f.known(e.Name, p)
-		if err != nil {
-			return nil, err
+		if prog == nil {
+			prog = &program{text: text}
+			for _, r := range sqlrewrite.Statements(text, o) {
+				prog.parts = append(prog.parts, part{start: r.Start, end: r.End, control: r.Control, params: r.MaxParam})
+			}
+			return prog
 		}
-		if who != ownerUs {
-			continue
-		}
-		if changed == nil {
-			changed = f.ownProgram(text, prog, o)
-		}
-		if e.Statement < len(changed.parts) {
-			t := &changed.parts[e.Statement]
-			t.rewrite = e.WithArguments(t.rewrite, p.remote.rw)
-		}
-	}
-	if changed == nil {
-		return prog, nil
-	}
-	changed.local, changed.forward = false, false
-	return changed, nil
-}
-
-// ownProgram is a copy of a text's program that may be changed.
-func (f *frontend) ownProgram(text string, prog *program, o sqlrewrite.Options) *program {
-	if prog != nil {
 		c := *prog
-		c.parts = append([]part(nil), prog.parts...)
+		c.local = false
 		return &c
 	}
-	c := &program{text: text}
-	for _, r := range sqlrewrite.Statements(text, o) {
-		c.parts = append(c.parts, part{start: r.Start, end: r.End, control: r.Control, params: r.MaxParam})
+	return prog
+}
+
+func (f *frontend) readOptions() sqlrewrite.Options {
+	return sqlrewrite.Options{StandardConformingStrings: f.settings.standardConformingStrings}
+}
+
+// executed gives a part, or if it executes a rewritten statement, one that gives it what it needs. The server owes nothing.
+func (f *frontend) executed(text string, t *part) (*part, error) {
+	if t.local != nil || t.refusal != nil || !f.mayExecute([]byte(text[t.start:t.end])) {
+		return t, nil
 	}
-	return c
+	for _, e := range sqlrewrite.Executions(text, f.readOptions()) {
+		if e.Start != t.start {
+			continue
+		}
+		p := f.ext.stmts[e.Name]
+		if p == nil || p.remote == nil {
+			return t, nil
+		}
+		if who, err := f.known(e.Name, p); who != ownerUs || err != nil {
+			return t, err
+		}
+		c := *t
+		c.rewrite = e.WithArguments(t.rewrite, p.remote.rw, p.remote.params == 0)
+		c.arguments = len(p.remote.rw.Values)
+		return &c, nil
+	}
+	return t, nil
 }

@@ -144,13 +144,13 @@ func (r *harvestRun) call(op sqlrewrite.Op, args [][]byte, number int) *pgError 
 		return r.get(args[0])
 	}
 	if args[0] == nil {
-		return r.failed(errNullKey, number)
+		return r.failed(errNullKey, number, 1)
 	}
 	limit := r.b.s.callTimeout()
 	if len(args) == 3 && args[2] != nil {
 		var e *pgError
 		if limit, e = callLimit(args[2]); e != nil {
-			return r.failed(e, number)
+			return r.failed(e, number, 1)
 		}
 	}
 	if limit != r.limit {
@@ -212,23 +212,30 @@ func (r *harvestRun) flush() *pgError {
 	} else if keep <= len(r.ends) {
 		r.out = r.out[:r.ends[keep-1]]
 	}
-	return r.failed(tableError(err), row)
+	return r.failed(tableError(err), row, len(rows))
 }
 
-// failed says of an error in a row how far the statement had come.
-func (r *harvestRun) failed(e *pgError, row int) *pgError {
+// failed says of an error in a row how far the statement had come. What the table says of one set it says of the row; what it
+// says of many counts those of one call of SetAll, which nobody else knows of.
+func (r *harvestRun) failed(e *pgError, row, sets int) *pgError {
 	c := *e
-	told := fmt.Sprintf("The sets of the %d rows before have taken effect.", row)
-	switch row {
-	case 0:
-		told = "It was the first row."
-	case 1:
-		told = "The set of the row before has taken effect."
+	before := fmt.Sprintf("The sets of the %d rows before have taken effect", row)
+	switch {
+	case row == 1:
+		before = "The set of the row before has taken effect"
+	case row == 0 && sets <= 1:
+		return e
 	}
-	if c.detail != "" {
-		told = c.detail + " " + told
+	switch {
+	case c.code == codeOutcomeUnknown && row == 0:
+		c.detail = "Those of the first rows may have been applied, or may yet be."
+	case c.code == codeOutcomeUnknown:
+		c.detail = before + "; those of the next rows may have been applied, or may yet be."
+	case row == 0:
+		c.detail = "Nothing was set."
+	default:
+		c.detail = before + ", that of this row and those after it have not."
 	}
-	c.detail = told
 	return &c
 }
 

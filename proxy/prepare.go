@@ -2,9 +2,10 @@ package proxy
 
 import (
 	"bytes"
-	"encoding/binary"
 
 	"github.com/jackc/pgproto3/v2"
+
+	"github.com/raftproxy/raftproxy/sqlrewrite"
 )
 
 // parse deals with a Parse message.
@@ -22,11 +23,7 @@ func (f *frontend) parse(msg []byte) (ours bool, err error) {
 		return false, nil
 	}
 	if call {
-		prog, err := f.programOf(text)
-		if err != nil {
-			return true, f.failWith(err)
-		}
-		if prog != nil && len(prog.parts) == 1 {
+		if prog := f.programOf(text); prog != nil && len(prog.parts) == 1 {
 			offered := false
 			if prog.parts[0].local.installs() {
 				if offered, err = f.extensionOffered(); err != nil {
@@ -93,6 +90,13 @@ func (f *frontend) prepare(name string, prog *program, msg []byte) error {
 		return f.fail(t.refusal)
 	}
 	if t.local == nil {
+		t, err := f.executed(prog.text, t)
+		if err != nil {
+			return err
+		}
+		if t.rewrite == nil { // the name has become the server's
+			t = &part{rewrite: sqlrewrite.Whole(0, len(prog.text)), params: t.params}
+		}
 		return f.prepareRemote(name, prog.text, t, m.ParameterOIDs)
 	}
 	st := t.local
@@ -175,6 +179,9 @@ func (f *frontend) known(name string, p *prepared) (owner, error) {
 	if name == "" || p.drops == f.drops() {
 		return ownerUs, nil
 	}
+	if p.remote != nil {
+		return f.knownRemote(name, p)
+	}
 	b := append([]byte{'D', 0, 0, 0, 0, 'S'}, name...)
 	b = finishMessage(append(b, 0), 0)
 	f.forwarded = true
@@ -193,7 +200,7 @@ func (f *frontend) known(name string, p *prepared) (owner, error) {
 		}
 		return ownerNobody, nil
 	}
-	if p.remote == nil && !f.sawStandIn() || p.remote != nil && !f.sawParameters(p.remote) {
+	if !f.sawStandIn() {
 		delete(f.ext.stmts, name)
 		return ownerServer, nil
 	}
@@ -209,28 +216,22 @@ func (f *frontend) sawStandIn() bool {
 	return o.standIn
 }
 
-// sawParameters says whether the last hidden description was that of a rewritten statement, by its number of parameters
-// and the types of the values among them.
-func (f *frontend) sawParameters(r *remote) bool {
-	o := &f.s.owed
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	b := o.described
-	if len(b) < 2 {
-		return false
+// knownRemote is known for a rewritten statement: the server lists the texts that it has.
+func (f *frontend) knownRemote(name string, p *prepared) (owner, error) {
+	if f.transaction().status == 'E' {
+		return ownerUs, nil // nothing can be asked now, and nothing can run
 	}
-	b = b[2:]
-	if r.rw.Literals {
-		return len(b) == 4*(r.first-1)
+	drops := f.drops()
+	texts, err := f.question("SELECT statement FROM pg_catalog.pg_prepared_statements WHERE name = " + sqlrewrite.Quote(&name))
+	if err != nil {
+		return ownerNobody, err
 	}
-	if len(b) != 4*(r.first-1+len(r.rw.Values)) {
-		return false
-	}
-	b = b[4*(r.first-1):]
-	for i := range r.rw.Values {
-		if binary.BigEndian.Uint32(b[4*i:]) != valueType(r.rw.Values[i].Kind) {
-			return false
+	if len(texts) == 1 {
+		if text, e := f.settings.toUTF8(texts[0]); e == nil && string(text) == p.remote.sql() {
+			p.drops = drops
+			return ownerUs, nil
 		}
 	}
-	return true
+	delete(f.ext.stmts, name)
+	return ownerServer, nil
 }

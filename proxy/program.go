@@ -38,6 +38,8 @@ type part struct {
 	rewrite    *sqlrewrite.Rewrite
 	command    *sqlrewrite.Command
 	refusal    *pgError
+	// arguments is how many arguments an EXECUTE has in rewrite beyond the client's.
+	arguments int
 }
 
 // statement is one statement that is answered locally.

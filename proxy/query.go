@@ -42,17 +42,18 @@ func (f *frontend) program(text []byte) *program {
 	return p
 }
 
-// programOf is program for a text that may also execute a prepared statement by its name. The server owes nothing.
-func (f *frontend) programOf(text []byte) (*program, error) {
+// programOf is program for a text that may also execute a prepared statement by its name.
+func (f *frontend) programOf(text []byte) *program {
 	prog := f.program(text)
 	if !f.mayExecute(text) {
-		return prog, nil
+		return prog
 	}
+	f.side.leave()
 	utf, e := f.settings.toUTF8(text)
 	if e != nil {
-		return prog, nil
+		return prog
 	}
-	return f.withExecutions(string(utf), prog)
+	return f.executing(string(utf), prog)
 }
 
 // foreignProgram looks at a text in another encoding than UTF-8.
@@ -94,10 +95,7 @@ func (f *frontend) query(msg []byte) (ours bool, err error) {
 	if !call {
 		return false, nil
 	}
-	prog, err := f.programOf(text)
-	if err != nil {
-		return true, f.finishFailed(err)
-	}
+	prog := f.programOf(text)
 	if prog == nil {
 		return false, nil
 	}

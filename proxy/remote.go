@@ -10,18 +10,26 @@ import (
 // remote is a prepared statement of which postgres has another text than the client's: values from the table are its last
 // parameters, and are given anew in every Bind.
 type remote struct {
-	rw    *sqlrewrite.Rewrite
-	text  string   // the client's
-	first int      // the number of the first value, which is how many parameters the client has, and one
-	types []uint32 // of the client's parameters, as far as it has declared them
-	shape *shape
+	rw     *sqlrewrite.Rewrite
+	text   string   // the client's
+	params int      // how many parameters the client has
+	first  int      // the number of the first value
+	types  []uint32 // of the client's parameters, as far as it has declared them
+	// prepares: it is a PREPARE, so that parameters and values are those of the statement that it makes.
+	prepares  bool
+	arguments int // how many of an EXECUTE's arguments are not the client's
+	shape     *shape
 	// literals are the values in the text that postgres has, if they cannot be parameters.
 	literals []*string
 }
 
 // newRemote makes a remote statement of a part for a client that has declared the types of some parameters.
 func newRemote(text string, t *part, declared []uint32) *remote {
-	r := &remote{rw: t.rewrite.For(declared), text: text, first: max(t.params, len(declared)) + 1, types: declared}
+	r := &remote{rw: t.rewrite.For(declared), text: text, params: max(t.params, len(declared)), types: declared, arguments: t.arguments}
+	r.first = r.params + 1
+	if r.prepares = r.rw.Prepares != ""; r.prepares {
+		r.params, r.first = len(declared), t.params+1
+	}
 	if len(r.rw.Harvest) > 0 || len(r.rw.Records) > 0 {
 		r.shape = &shape{rw: r.rw}
 	}
@@ -31,10 +39,19 @@ func newRemote(text string, t *part, declared []uint32) *remote {
 func (r *remote) harvests() bool { return r.shape != nil && r.shape.harvests() }
 
 // bound says whether values are given in Bind.
-func (r *remote) bound() bool { return !r.rw.Literals && r.rw.Prepares == "" }
+func (r *remote) bound() bool { return !r.rw.Literals && !r.prepares }
 
 func (r *remote) sent() *sentText {
-	return &sentText{rw: r.rw, text: r.text, first: r.first, literals: r.literals}
+	return &sentText{rw: r.rw, text: r.text, first: r.first, literals: r.literals, arguments: r.arguments}
+}
+
+// rememberPrepared remembers the statement that a PREPARE has made.
+func (f *frontend) rememberPrepared(r *remote) {
+	made := *r
+	made.prepares, made.types = false, nil
+	made.params = r.first - 1
+	f.extended().stmts[r.rw.Prepares] = &prepared{remote: &made, drops: f.drops(), confirmed: true}
+	f.watchTags()
 }
 
 // sql is the text that postgres gets.
@@ -55,7 +72,7 @@ func (r *remote) parseMessage(name string, g *settings) ([]byte, *pgError) {
 	b = append(append(append(b, 0), sql...), 0)
 	types := r.types
 	if r.bound() && len(r.rw.Values) > 0 {
-		types = append(append([]uint32{}, types...), make([]uint32, r.first-1-len(types))...)
+		types = append(append([]uint32{}, types...), make([]uint32, r.params-len(types))...)
 		for i := range r.rw.Values {
 			types = append(types, valueType(r.rw.Values[i].Kind))
 		}
@@ -69,7 +86,7 @@ func (r *remote) parseMessage(name string, g *settings) ([]byte, *pgError) {
 
 // reply is what becomes of the answers to a message about the statement.
 func (r *remote) reply(formats []int16) *reply {
-	return &reply{sent: r.sent(), shape: r.shape, formats: formats, params: r.first - 1}
+	return &reply{sent: r.sent(), shape: r.shape, formats: formats, params: r.params}
 }
 
 // maxValues bounds the parameters of a statement: the protocol counts them in 16 bits.
@@ -78,7 +95,7 @@ const maxValues = 65535
 // prepareRemote has postgres prepare a rewritten statement. The server owes nothing.
 func (f *frontend) prepareRemote(name string, text string, t *part, declared []uint32) error {
 	r := newRemote(text, t, declared)
-	if r.first-1+len(r.rw.Values) > maxValues {
+	if r.params+len(r.rw.Values) > maxValues {
 		return f.fail(&pgError{code: "54000", message: "too many calls of raftable() and parameters in one statement"})
 	}
 	p := &prepared{remote: r, drops: f.drops()}
@@ -217,10 +234,17 @@ func (f *frontend) remoteMessage(typ byte, msg []byte, name string, p *prepared,
 		return true, nil
 	}
 	f.queue(msg, 'E'|replied, o.remote.reply(o.formats))
-	if !o.remote.harvests() {
-		return true, nil
+	switch {
+	case o.remote.prepares:
+		state, err := f.settle()
+		if err == nil && state == settledIdle {
+			f.rememberPrepared(o.remote)
+		}
+		return true, err
+	case o.remote.harvests():
+		return true, f.awaitHarvest()
 	}
-	return true, f.awaitHarvest()
+	return true, nil
 }
 
 // onlyReplied says whether nothing is owed and nothing stands in front but messages about rewritten statements, so that
@@ -275,7 +299,7 @@ func (f *frontend) bindRemote(body []byte, r *remote) (bool, error) {
 	if !m.decode(body) {
 		return true, f.failSettled(errMalformed())
 	}
-	if e := m.fits(r.first - 1); e != nil {
+	if e := m.fits(r.params); e != nil {
 		return true, f.failSettled(e)
 	}
 	name := string(m.portal)
@@ -315,7 +339,7 @@ func (f *frontend) failSettled(e *pgError) error {
 // valuesFor gives the values that a Bind must have beyond the client's. Where they stand in the text of the statement, the
 // server is given the statement anew.
 func (f *frontend) valuesFor(r *remote, m *bindMessage, statement string) ([][]byte, error) {
-	if r.rw.Prepares != "" || len(r.rw.Values) == 0 {
+	if r.prepares || len(r.rw.Values) == 0 {
 		return nil, nil
 	}
 	if !r.rw.Literals {

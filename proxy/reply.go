@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -20,6 +21,8 @@ type reply struct {
 	shape *shape
 	// formats are the formats of the columns as in Bind.
 	formats []int16
+	// query: the message stands for a simple query.
+	query bool
 	// dropNoData: the client asked for no description, so none is to be denied.
 	dropNoData bool
 	// holdComplete: the CommandComplete goes out only with the ReadyForQuery, as that of the last statement of a query.
@@ -40,12 +43,14 @@ type sentText struct {
 	first int    // number of the first value, if they are parameters
 	// literals are the values where they stand in the text.
 	literals []*string
+	// arguments is how many of an EXECUTE's arguments are not the client's.
+	arguments int
 }
 
 // captures says whether a message of this type is to be read whole and changed.
 func (r *reply) captures(typ byte) bool {
 	switch typ {
-	case 'E':
+	case 'E', 'N':
 		return r.sent != nil
 	case 't':
 		return r.prepared != nil
@@ -188,8 +193,8 @@ func trimParameters(body []byte, params int) []byte {
 }
 
 // mapError gives an ErrorResponse's body the position and the words that it would have about the client's text.
-func (t *sentText) mapError(body []byte) []byte {
-	var code, message string
+func (t *sentText) mapError(body []byte, query bool) []byte {
+	var code, message, detail string
 	position, hasPosition := 0, false
 	fields := splitFields(body)
 	for _, f := range fields {
@@ -198,15 +203,20 @@ func (t *sentText) mapError(body []byte) []byte {
 			code = f[1:]
 		case 'M':
 			message = f[1:]
+		case 'D':
+			detail = f[1:]
 		case 'P':
 			n, err := strconv.Atoi(f[1:])
 			position, hasPosition = n, err == nil
 		}
 	}
-	if !hasPosition {
-		return body
+	detail = t.countArguments(code, detail)
+	if query && code == codeActiveTransaction {
+		// In a query of several statements this is what makes it one transaction.
+		message = strings.Replace(message, "cannot be executed within a pipeline", "cannot run inside a transaction block", 1)
 	}
-	if t.literals != nil {
+	if !hasPosition {
+	} else if t.literals != nil {
 		message, position = t.rw.MapErrorLiteral(t.text, t.literals, code, message, position)
 	} else {
 		message, position = t.rw.MapError(t.text, t.first, code, message, position)
@@ -216,6 +226,8 @@ func (t *sentText) mapError(body []byte) []byte {
 		switch f[0] {
 		case 'M':
 			f = "M" + message
+		case 'D':
+			f = "D" + detail
 		case 'P':
 			if position <= 0 {
 				continue
@@ -225,6 +237,18 @@ func (t *sentText) mapError(body []byte) []byte {
 		out = append(append(out, f...), 0)
 	}
 	return append(out, 0)
+}
+
+// countArguments takes the arguments that are not the client's out of what is said of an EXECUTE with too many or too few.
+func (t *sentText) countArguments(code, detail string) string {
+	var want, got int
+	if t.arguments == 0 || code != "42601" {
+		return detail
+	}
+	if n, _ := fmt.Sscanf(detail, "Expected %d parameters but got %d.", &want, &got); n != 2 {
+		return detail
+	}
+	return fmt.Sprintf("Expected %d parameters but got %d.", want-t.arguments, got-t.arguments)
 }
 
 // splitFields takes the fields of an ErrorResponse apart; each begins with its type.

@@ -18,8 +18,8 @@ type Execution struct {
 	// At is the offset where further arguments go: behind the last one, or behind the name where Args is 0 and
 	// there are no parentheses.
 	At int
-	// Args is how many arguments it has.
-	Args int
+	// Args is how many arguments it has, which begin at Open.
+	Args, Open int
 	// Explain says that it stands in an EXPLAIN, Analyze that this one runs it, Into that its rows go to a new table.
 	Explain, Analyze, Into bool
 }
@@ -92,7 +92,7 @@ func (p *planner) placeArguments(e *Execution) bool {
 		name := k + 1
 		if open := name + 1; open < len(p.tokens) && p.tokens[open].kind == kOpen {
 			closing := int(p.tokens[open].match)
-			e.At = int(p.tokens[closing-1].end)
+			e.Open, e.At = int(p.tokens[open].end), int(p.tokens[closing-1].end)
 			return e.Args > 0
 		}
 		e.At = int(p.tokens[name].end)
