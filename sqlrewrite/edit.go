@@ -27,7 +27,7 @@ func text(s string) part { return part{kind: PieceText, text: s} }
 func client(s span) part { return part{kind: PieceClient, span: s} }
 
 // use is a value, which is made if there is none like it.
-func (w *rewriter) use(v Value) part { return part{kind: PieceValue, value: w.value(v)} }
+func (w *rewriter) use(v Value) part { return part{kind: PieceValue, value: w.value(v, false)} }
 
 func (w *rewriter) edit(t *target, at, end int, parts ...part) {
 	w.edits = append(w.edits, edit{at: at, end: end, call: t.number, parts: parts})

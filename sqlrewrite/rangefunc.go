@@ -34,13 +34,13 @@ func definitions(f *pg_query.RangeFunction, item int) []*pg_query.Node {
 }
 
 // replaceFrom replaces a call in FROM.
-func (w *rewriter) replaceFrom(t *target, f *pg_query.RangeFunction, item int) *Refusal {
+func (w *rewriter) replaceFrom(t *target, f *pg_query.RangeFunction, item int) {
 	defined := definitions(f, item)
 	end := w.end(t)
 	switch {
 	case t.form == formList && len(defined) > 0:
-		pos := w.position.of(int(defined[0].GetColumnDef().GetLocation()))
-		return fail(pos, "42601", "a column definition list is redundant for a function with OUT parameters")
+		// Postgres has an error for this, as for any function that names its columns.
+		w.edit(t, t.at, end, text(sqlEach+"NULL::pg_catalog.json)"))
 	case t.form == formList && f.IsRowsfrom:
 		w.edit(t, t.at, end, text(sqlRowsOpen), w.use(Value{Kind: ValueRows}), text(sqlRowsClose))
 	case t.form == formList:
@@ -56,7 +56,7 @@ func (w *rewriter) replaceFrom(t *target, f *pg_query.RangeFunction, item int) *
 		w.edit(t, t.at, end, append(parts, text(", '')"))...)
 	}
 	if f.Alias != nil || item > 0 || len(f.Coldeflist) > 0 {
-		return nil
+		return
 	}
 	last := t.shape.close
 	if f.IsRowsfrom {
@@ -69,5 +69,4 @@ func (w *rewriter) replaceFrom(t *target, f *pg_query.RangeFunction, item int) *
 	}
 	end = int(w.tokens[last].end)
 	w.edit(t, end, end, text(sqlAlias))
-	return nil
 }

@@ -79,11 +79,15 @@ type rewriter struct {
 	rows          bool // records of a list are ROW(), which has the right types
 }
 
+// valueKey says which values are the same. Calls that are spelled in other ways are different expressions to postgres, and so are
+// their values: it matters in GROUP BY.
 type valueKey struct {
-	kind ValueKind
-	key  string
-	null bool
-	par  int
+	kind  ValueKind
+	key   string
+	null  bool
+	param int
+	typ   uint32
+	named bool
 }
 
 // maxValues is how many keys are values of their own; if there are more, they are looked up in the whole table.
@@ -106,10 +110,7 @@ func (p *planner) rewrite(raw *pg_query.RawStmt, calls []site, start, end int) S
 	if len(w.targets) == 0 {
 		return Statement{} // postgres has an error for all of them
 	}
-	r, refusal := w.assemble(start, end)
-	if refusal != nil {
-		return refused(refusal)
-	}
+	r := w.assemble(start, end)
 	s := Statement{Class: ClassRewritten, Rewrite: r}
 	if len(r.Harvest) > 0 {
 		s.Class = ClassHarvested
@@ -120,23 +121,20 @@ func (p *planner) rewrite(raw *pg_query.RawStmt, calls []site, start, end int) S
 func refused(r *Refusal) Statement { return Statement{Class: ClassRefused, Refusal: r} }
 
 // assemble makes the pieces, and those of the variant for parameters of other types if there can be any.
-func (w *rewriter) assemble(start, end int) (*Rewrite, *Refusal) {
-	r, refusal := w.pieces(start, end)
-	if refusal != nil {
-		return nil, refusal
-	}
+func (w *rewriter) assemble(start, end int) *Rewrite {
+	r := w.pieces(start, end)
 	if len(r.Values) > maxValues {
 		w.many = true
 		return w.pieces(start, end)
 	}
 	if slices.ContainsFunc(r.Values, func(v Value) bool { return v.Kind == ValueGet && v.Key.Param > 0 }) {
 		w.lookups = true
-		r.evaluated, refusal = w.pieces(start, end)
+		r.evaluated = w.pieces(start, end)
 	}
-	return r, refusal
+	return r
 }
 
-func (w *rewriter) pieces(start, end int) (*Rewrite, *Refusal) {
+func (w *rewriter) pieces(start, end int) *Rewrite {
 	w.out = &Rewrite{Literals: w.literals, Prepares: w.prepares}
 	w.edits, w.values = w.edits[:0], map[valueKey]int{}
 	w.out.Calls = make([]Replaced, 0, len(w.targets))
@@ -144,13 +142,11 @@ func (w *rewriter) pieces(start, end int) (*Rewrite, *Refusal) {
 		t := &w.targets[i]
 		t.number = len(w.out.Calls)
 		w.out.Calls = append(w.out.Calls, w.replaced(t))
-		if refusal := w.replace(t); refusal != nil {
-			return nil, refusal
-		}
+		w.replace(t)
 	}
 	w.countRecords()
 	w.emit(start, end)
-	return w.out, nil
+	return w.out
 }
 
 func (w *rewriter) replaced(t *target) Replaced {
@@ -168,8 +164,8 @@ func (w *rewriter) replaced(t *target) Replaced {
 }
 
 // value gives the number of a value, which equal ones share.
-func (w *rewriter) value(v Value) int {
-	k := valueKey{kind: v.Kind, key: v.Key.Value, null: v.Key.Null, par: v.Key.Param}
+func (w *rewriter) value(v Value, named bool) int {
+	k := valueKey{v.Kind, v.Key.Value, v.Key.Null, v.Key.Param, v.Key.Type, named}
 	if n, ok := w.values[k]; ok {
 		return n
 	}
@@ -180,28 +176,29 @@ func (w *rewriter) value(v Value) int {
 }
 
 // replace says what stands in the place of a call.
-func (w *rewriter) replace(t *target) *Refusal {
+func (w *rewriter) replace(t *target) {
 	if t.form == formGet && (w.many || w.lookups && t.args[0].isParam) {
 		t.form = formLookup
 		defer func() { t.form = formGet }()
 	}
 	if f, item := t.rangeFunction(); f != nil {
-		return w.replaceFrom(t, f, item)
+		w.replaceFrom(t, f, item)
+		return
 	}
 	switch t.form {
 	case formArray:
 		w.replaceByArray(t)
-		return nil
+		return
 	case formStar:
 		open := w.tokens.at(t.at)
 		for w.tokens[open].kind != kOpen {
 			open++
 		}
 		w.edit(t, t.at, int(w.tokens[open].start), text(sqlStar))
-		return nil
+		return
 	case formClause:
 		w.edit(t, t.at, w.end(t), w.aggregate(t)...)
-		return nil
+		return
 	case formList:
 		w.replaceList(t)
 	default:
@@ -210,7 +207,6 @@ func (w *rewriter) replace(t *target) *Refusal {
 	if t.form != formGet {
 		w.nameColumn(t)
 	}
-	return nil
 }
 
 // get is the SQL of a get.
@@ -226,7 +222,7 @@ func (w *rewriter) get(t *target) []part {
 			client(s.args[0]), text(sqlKeyClose), client(span{s.args[0].end, w.end(t)}))
 	}
 	arg := Arg{Param: a.param, Null: a.null, Value: a.value, Type: a.textType(), Position: a.pos}
-	v := w.use(Value{Kind: ValueGet, Key: arg})
+	v := part{kind: PieceValue, value: w.value(Value{Kind: ValueGet, Key: arg}, a.name != "")}
 	before, after := "(SELECT ", sqlText+" AS "+word+")"
 	if t.simple {
 		before, after = "(", sqlText+")"
