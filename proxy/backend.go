@@ -48,11 +48,11 @@ type backend struct {
 
 	lastWords []byte // an error that was hidden and must not be
 
-	captured  bool   // the current message is read whole, and what becomes of it goes out in its place
-	out       []byte // what the client gets of a chunk in which a message was changed
-	rebuilt   bool   // out is in use
-	completed []byte // a CommandComplete that goes out with the next ReadyForQuery
-	harvest   harvest
+	captured bool   // the current message is read whole, and what becomes of it goes out in its place
+	out      []byte // what the client gets of a chunk in which a message was changed
+	rebuilt  bool   // out is in use
+	held     []byte // what goes out with what comes next, unless that is an error
+	harvest  harvest
 
 	blind    bool
 	locked   bool // clientMu is held: a message is half written
@@ -126,7 +126,7 @@ func (b *backend) resume(chunk []byte) (prefix, rest []byte) {
 		return nil, nil
 	}
 	b.hdrLen = 0
-	if held := b.takeCompleted(b.hdr[0]); held != nil {
+	if held := b.takeHeld(b.hdr[0]); held != nil {
 		prefix = held
 	}
 	b.begin(b.hdr[:])
@@ -177,7 +177,7 @@ func (b *backend) walk(chunk []byte) (visible, rest []byte) {
 				b.hdrLen = copy(b.hdr[:], chunk[pos:])
 				break
 			}
-			if held := b.takeCompleted(chunk[pos]); held != nil {
+			if held := b.takeHeld(chunk[pos]); held != nil {
 				emit(held)
 			}
 			b.begin(chunk[pos:])
@@ -199,17 +199,27 @@ func (b *backend) walk(chunk []byte) (visible, rest []byte) {
 	return chunk[:kept], rest
 }
 
-// takeCompleted gives the CommandComplete that was held back, if a message of this type lets it go. An error does away
-// with it.
-func (b *backend) takeCompleted(next byte) []byte {
-	held := b.completed
-	switch {
-	case held == nil || next != 'Z' && next != 'E' && next != 'A' || b.s.owed.hides(next):
+// takeHeld gives what was held back, if a message of this type lets it go. An error does away with it.
+func (b *backend) takeHeld(next byte) []byte {
+	held := b.held
+	if held == nil {
 		return nil
-	case next == 'E':
-		held = nil
 	}
-	b.completed = nil
+	switch next {
+	case 'N', 'S', 'T':
+		return nil
+	case 'D', 'C', 's':
+		if r := b.s.owed.reply(); r != nil && r.captures(next) && (next != 'D' || r.shape != nil && r.shape.harvests()) {
+			return nil
+		}
+	case 'E':
+		held = nil
+	default:
+		if b.s.owed.hides(next) {
+			return nil
+		}
+	}
+	b.held = nil
 	return held
 }
 
@@ -286,7 +296,13 @@ func (b *backend) change(r *reply) []byte {
 	case 't':
 		body = trimParameters(body, r.params)
 	case 'T':
-		body = r.shape.describe(body)
+		if r.shape != nil {
+			body = r.shape.describe(body)
+		}
+		if r.query && r.fills {
+			b.held = newMessage('T', body)
+			return nil
+		}
 	case 'D':
 		switch {
 		case r.rows != nil:
@@ -302,13 +318,18 @@ func (b *backend) change(r *reply) []byte {
 			return nil
 		}
 	case 'C', 's':
-		if o.harvestError != nil {
+		held := b.held
+		b.held = nil
+		switch {
+		case o.harvestError != nil:
+			return nil
+		case r.holdComplete:
+			b.held = newMessage(b.typ, body)
+			return held
+		case hidden:
 			return nil
 		}
-		if r.holdComplete {
-			b.completed = newMessage(b.typ, body)
-			return nil
-		}
+		return append(held, newMessage(b.typ, body)...)
 	case 'n':
 		return nil
 	}

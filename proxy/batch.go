@@ -208,7 +208,7 @@ func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 		}
 		return true, b.fail(errCopyInBatch)
 	}
-	m := newRemote(b.prog.text, &part{rewrite: rw, params: t.params, arguments: t.arguments}, nil)
+	m := newRemote(b.prog.text, &part{rewrite: rw, params: t.params, arguments: t.arguments, fills: t.fills}, nil)
 	var values [][]byte
 	if len(rw.Values) > 0 && rw.Prepares == "" {
 		// What the values must show has been done, and if it has failed they are not needed.
@@ -235,7 +235,7 @@ func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 	f.queue(msg, 'P'|quietAnswer|replied, m.reply(nil))
 	f.queue(appendBind(nil, "", "", &bindMessage{}, values), 'B'|quietAnswer|replied, m.reply(nil))
 	d := m.reply(nil)
-	d.dropNoData = true
+	d.query, d.dropNoData = true, true
 	f.queue(describeMessage('P', ""), 'D'|replied, d)
 	run := m.reply(nil)
 	run.holdComplete = last

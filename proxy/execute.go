@@ -35,7 +35,7 @@ func (f *frontend) executing(text string, prog *program) *program {
 		if prog == nil {
 			prog = &program{text: text}
 			for _, r := range sqlrewrite.Statements(text, o) {
-				prog.parts = append(prog.parts, part{start: r.Start, end: r.End, control: r.Control, params: r.MaxParam})
+				prog.parts = append(prog.parts, part{start: r.Start, end: r.End, control: r.Control, params: r.MaxParam, fills: r.Fills})
 			}
 			return prog
 		}

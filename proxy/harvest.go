@@ -55,7 +55,7 @@ type harvestRun struct {
 }
 
 // runHarvest runs the rows that were gathered and returns what the client gets. After a failure, which is in
-// owed.harvestError then, that is the rows before.
+// owed.harvestError then, that is the rows before. Rows of a statement that changes something are held until it has ended.
 func (b *backend) runHarvest() []byte {
 	h := &b.harvest
 	b.side.leave()
@@ -81,7 +81,15 @@ func (b *backend) runHarvest() []byte {
 		o.harvestError = err
 		o.mu.Unlock()
 	}
-	return r.out
+	switch {
+	case !h.reply.fills:
+		return r.out
+	case err != nil:
+		b.held = nil
+	default:
+		b.held = append(b.held, r.out...)
+	}
+	return nil
 }
 
 // row runs the calls of one row from left to right.
@@ -144,13 +152,13 @@ func (r *harvestRun) call(op sqlrewrite.Op, args [][]byte, number int) *pgError 
 		return r.get(args[0])
 	}
 	if args[0] == nil {
-		return r.failed(errNullKey, number, 1)
+		return r.failed(errNullKey, number, 0)
 	}
 	limit := r.b.s.callTimeout()
 	if len(args) == 3 && args[2] != nil {
 		var e *pgError
 		if limit, e = callLimit(args[2]); e != nil {
-			return r.failed(e, number, 1)
+			return r.failed(e, number, 0)
 		}
 	}
 	if limit != r.limit {
@@ -212,29 +220,26 @@ func (r *harvestRun) flush() *pgError {
 	} else if keep <= len(r.ends) {
 		r.out = r.out[:r.ends[keep-1]]
 	}
-	return r.failed(tableError(err), row, len(rows))
+	return r.failed(tableError(err), row, min(applied, 1))
 }
 
-// failed says of an error in a row how far the statement had come. What the table says of one set it says of the row; what it
-// says of many counts those of one call of SetAll, which nobody else knows of.
+// failed says of an error in a row how far the statement had come: sets is how many of the row's own had been applied. What the
+// table says of that counts the sets of one call of SetAll, which nobody else knows of.
 func (r *harvestRun) failed(e *pgError, row, sets int) *pgError {
 	c := *e
 	before := fmt.Sprintf("The sets of the %d rows before have taken effect", row)
 	switch {
 	case row == 1:
 		before = "The set of the row before has taken effect"
-	case row == 0 && sets <= 1:
-		return e
-	}
-	switch {
-	case c.code == codeOutcomeUnknown && row == 0:
-		c.detail = "Those of the first rows may have been applied, or may yet be."
-	case c.code == codeOutcomeUnknown:
-		c.detail = before + "; those of the next rows may have been applied, or may yet be."
+	case row == 0 && sets == 0:
+		return e // so says the table
 	case row == 0:
-		c.detail = "Nothing was set."
-	default:
-		c.detail = before + ", that of this row and those after it have not."
+		before = "The sets to its left have taken effect"
+	}
+	if c.code == codeOutcomeUnknown {
+		c.detail = before + "; this one and the next ones may have been applied, or may yet be."
+	} else {
+		c.detail = before + "; this one and the next ones have not."
 	}
 	return &c
 }

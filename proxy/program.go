@@ -33,7 +33,8 @@ type program struct {
 type part struct {
 	start, end int // in the text
 	control    sqlrewrite.Control
-	params     int // the highest number of a parameter in it
+	params     int  // the highest number of a parameter in it
+	fills      bool // the server runs it to its end before it answers
 	local      *statement
 	rewrite    *sqlrewrite.Rewrite
 	command    *sqlrewrite.Command
@@ -66,7 +67,7 @@ func compile(text string, plan *sqlrewrite.Plan) *program {
 	p := &program{text: text, local: true, forward: true}
 	for i := range plan.Statements {
 		st := &plan.Statements[i]
-		t := part{start: st.Start, end: st.End, control: st.Control, params: st.MaxParam}
+		t := part{start: st.Start, end: st.End, control: st.Control, params: st.MaxParam, fills: st.Fills}
 		switch st.Class {
 		case sqlrewrite.ClassNone, sqlrewrite.ClassStored:
 			p.local = false

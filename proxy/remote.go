@@ -17,7 +17,8 @@ type remote struct {
 	types  []uint32 // of the client's parameters, as far as it has declared them
 	// prepares: it is a PREPARE, so that parameters and values are those of the statement that it makes.
 	prepares  bool
-	arguments int // how many of an EXECUTE's arguments are not the client's
+	arguments int  // how many of an EXECUTE's arguments are not the client's
+	fills     bool // the server runs it to its end before it answers
 	shape     *shape
 	// literals are the values in the text that postgres has, if they cannot be parameters.
 	literals []*string
@@ -25,7 +26,7 @@ type remote struct {
 
 // newRemote makes a remote statement of a part for a client that has declared the types of some parameters.
 func newRemote(text string, t *part, declared []uint32) *remote {
-	r := &remote{rw: t.rewrite.For(declared), text: text, params: max(t.params, len(declared)), types: declared, arguments: t.arguments}
+	r := &remote{rw: t.rewrite.For(declared), text: text, params: max(t.params, len(declared)), types: declared, arguments: t.arguments, fills: t.fills}
 	r.first = r.params + 1
 	if r.prepares = r.rw.Prepares != ""; r.prepares {
 		r.params, r.first = len(declared), t.params+1
@@ -86,7 +87,7 @@ func (r *remote) parseMessage(name string, g *settings) ([]byte, *pgError) {
 
 // reply is what becomes of the answers to a message about the statement.
 func (r *remote) reply(formats []int16) *reply {
-	return &reply{sent: r.sent(), shape: r.shape, formats: formats, params: r.params}
+	return &reply{sent: r.sent(), shape: r.shape, formats: formats, params: r.params, fills: r.fills}
 }
 
 // maxValues bounds the parameters of a statement: the protocol counts them in 16 bits.

@@ -21,6 +21,8 @@ type reply struct {
 	shape *shape
 	// formats are the formats of the columns as in Bind.
 	formats []int16
+	// fills: the server runs the statement to its end before it answers, so that an error comes before everything else.
+	fills bool
 	// query: the message stands for a simple query.
 	query bool
 	// dropNoData: the client asked for no description, so none is to be denied.
@@ -55,7 +57,7 @@ func (r *reply) captures(typ byte) bool {
 	case 't':
 		return r.prepared != nil
 	case 'T':
-		return r.shape != nil
+		return r.shape != nil || r.query && r.fills
 	case 'D':
 		return r.rows != nil || r.shape != nil && (r.shape.harvests() || r.shape.hasRecords(r.formats))
 	case 'n':

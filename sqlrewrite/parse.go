@@ -72,7 +72,7 @@ func (p *planner) plan(stmts []*pg_query.RawStmt) *Plan {
 
 // describe fills in what is known of any statement; its range is.
 func (p *planner) describe(raw *pg_query.RawStmt, s *Statement) {
-	s.Control = controlOf(raw.Stmt)
+	s.Control, s.Fills = controlOf(raw.Stmt), fills(raw.Stmt)
 	s.MaxParam = len(raw.Stmt.GetPrepareStmt().GetArgtypes())
 	uses := p.survey.params
 	first, _ := slices.BinarySearchFunc(uses, s.Start, func(u paramUse, at int) int { return u.at - at })
@@ -82,6 +82,21 @@ func (p *planner) describe(raw *pg_query.RawStmt, s *Statement) {
 		}
 		s.MaxParam = max(s.MaxParam, use.number)
 	}
+}
+
+// fills reports whether postgres runs a statement to its end before it answers: it may send rows of a SELECT while it finds them,
+// unless there is one among its WITH queries that writes.
+func fills(n *pg_query.Node) bool {
+	sel := n.GetSelectStmt()
+	if sel == nil || sel.IntoClause != nil {
+		return true
+	}
+	for _, with := range sel.WithClause.GetCtes() {
+		if with.GetCommonTableExpr().GetCtequery().GetSelectStmt() == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // rangeOf gives the range of a statement in the text.

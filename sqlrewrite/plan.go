@@ -50,6 +50,9 @@ type Statement struct {
 	MaxParam int
 	// Control says what the statement does to transactions, also for ClassNone.
 	Control Control
+	// Fills says that postgres runs the statement to its end before it answers anything, which it does for all but a SELECT that
+	// only reads.
+	Fills bool
 	// Local is set for ClassLocal.
 	Local *Local
 	// Rewrite is set for ClassRewritten and ClassHarvested. A ClassLocal statement with parameters has it too: it is what to run
