@@ -39,6 +39,8 @@ func modesOf(c *testCase) []string {
 		return []string{modeText, modeSimple, modeBinary, modePrepared, modeLimited}[:4+counted]
 	case len(c.steps) == 1:
 		return allModes[:4+counted]
+	case counted == 0:
+		return slices.DeleteFunc(slices.Clone(allModes), func(m string) bool { return m == modeLimited })
 	}
 	return allModes
 }
