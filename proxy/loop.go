@@ -83,13 +83,14 @@ func newLoop() (*loop, error) {
 		return nil, os.NewSyscallError("eventfd", err)
 	}
 	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: wakeSlot}
-	if err = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, l.wake, &event); err == nil {
+	err = os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, l.wake, &event))
+	if err == nil {
 		l.rest, err = newRest()
 	}
 	if err != nil {
 		unix.Close(l.wake)
 		unix.Close(l.epoll)
-		return nil, os.NewSyscallError("epoll_ctl", err)
+		return nil, err
 	}
 	go l.run()
 	return l, nil

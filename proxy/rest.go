@@ -20,11 +20,11 @@ type rest struct {
 func newRest() (*rest, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
-		return nil, err
+		return nil, os.NewSyscallError("epoll_create1", err)
 	}
 	if err := unix.SetNonblock(fd, true); err != nil { // makes os take it for something to poll
 		unix.Close(fd)
-		return nil, err
+		return nil, os.NewSyscallError("fcntl", err)
 	}
 	r := &rest{file: os.NewFile(uintptr(fd), "epoll"), fd: fd}
 	if r.raw, err = r.file.SyscallConn(); err != nil {
