@@ -64,14 +64,14 @@ func (p *planner) plan(stmts []*pg_query.RawStmt) *Plan {
 	if plan.Class == ClassNone {
 		return &Plan{}
 	}
+	params := p.survey.params
 	for i, raw := range stmts {
 		s := &plan.Statements[i]
 		s.Control = controlOf(raw.Stmt)
 		s.MaxParam = len(raw.Stmt.GetPrepareStmt().GetArgtypes())
-		for _, use := range p.survey.params {
-			if use.at >= s.Start && use.at < s.End {
-				s.MaxParam = max(s.MaxParam, use.number)
-			}
+		for len(params) > 0 && params[0].at < s.End {
+			s.MaxParam = max(s.MaxParam, params[0].number)
+			params = params[1:]
 		}
 	}
 	return plan
