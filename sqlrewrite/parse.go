@@ -1,5 +1,10 @@
 // Package sqlrewrite reads SQL text and says where it calls raftable(), what class of statement that
-// is, and what the calls do. It is pure: no I/O, no clock, and no knowledge of sessions or of the table.
+// is, what the calls do, and what postgres is to run in place of a statement that the table alone cannot
+// answer. It is pure: no I/O, no clock, and no knowledge of sessions or of the table.
+//
+// What postgres is to run is the client's own text with pieces put in at the places of the calls, never a text
+// written from the parse tree. So postgres does all typing and analysis, and its errors point at the client's
+// own characters. The pieces name everything with its schema and are the same for all versions of PostgreSQL.
 package sqlrewrite
 
 import (
