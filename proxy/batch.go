@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"strings"
 
 	"github.com/raftproxy/raftproxy/sqlrewrite"
@@ -178,8 +179,25 @@ func (b *batch) settle() (done bool, err error) {
 	if state == settledSkipping {
 		return true, b.endFailed()
 	}
-	return false, nil
+	return false, b.askEncoding()
 }
+
+// askEncoding asks for client_encoding where the query may have changed it: the server tells of such changes at the end of a
+// query only.
+func (b *batch) askEncoding() error {
+	f := b.f
+	text := []byte(b.prog.text)
+	if f.transaction().status == 'E' || !f.openAtServer() || !containsWord(text, "client_encoding") && !containsWord(text, "names") {
+		return nil
+	}
+	rows, err := f.question("SELECT pg_catalog.current_setting('client_encoding')")
+	if err == nil && len(rows) == 1 {
+		f.settings.set([]byte("client_encoding"), rows[0])
+	}
+	return err
+}
+
+func containsWord(text []byte, word string) bool { return bytes.Contains(bytes.ToLower(text), []byte(word)) }
 
 // remotePart has the server run one statement.
 func (b *batch) remotePart(t *part, last bool) (done bool, err error) {

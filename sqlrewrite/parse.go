@@ -35,7 +35,7 @@ func Parse(text string, o Options) *Plan {
 	if err != nil {
 		return &Plan{}
 	}
-	p := planner{text: text, survey: s, position: positions{text: text}}
+	p := planner{text: text, survey: s, position: positions{text: text}, onServer: o.OnServer}
 	return p.plan(tree.Stmts)
 }
 
@@ -55,6 +55,7 @@ type planner struct {
 	survey   survey
 	position positions
 	tokens   tokenTable // of the statement that is rewritten
+	onServer bool       // nothing is local
 }
 
 func (p *planner) plan(stmts []*pg_query.RawStmt) *Plan {
@@ -131,7 +132,7 @@ func (p *planner) statement(raw *pg_query.RawStmt, start, end int) Statement {
 	if isDefinition(raw.Stmt) {
 		return Statement{Class: ClassStored}
 	}
-	if p.faithful(start, end) {
+	if !p.onServer && p.faithful(start, end) {
 		local, refusal := p.local(raw.Stmt.GetSelectStmt(), calls)
 		switch {
 		case refusal == nil:
