@@ -31,7 +31,7 @@ func (f *frontend) parse(msg []byte) (ours bool, err error) {
 				}
 			}
 			if !offered {
-				return true, f.prepare(nameOf(name), prog, msg)
+				return true, f.prepare(string(name), prog, msg)
 			}
 		}
 	}
@@ -131,7 +131,7 @@ func (f *frontend) prepareNamed(name string, prog *program, p *prepared) error {
 	}
 	state, err := f.settle()
 	if err == nil && state == settledIdle {
-		f.ext.stmts[name] = p
+		f.ext.stmts[nameOf([]byte(name))] = p
 		f.watchTags()
 	}
 	return err

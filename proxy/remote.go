@@ -115,7 +115,7 @@ func (f *frontend) prepareRemote(name string, text string, t *part, declared []u
 	}
 	state, err := f.settle()
 	if err == nil && state == settledIdle && p.confirmed {
-		f.ext.stmts[name] = p
+		f.ext.stmts[nameOf([]byte(name))] = p
 		f.watchTags()
 	}
 	return err
@@ -304,7 +304,7 @@ func (f *frontend) bindRemote(body []byte, r *remote) (bool, error) {
 		}
 		return true, f.failSettled(e)
 	}
-	f.queue(appendBind(nil, name, string(m.statement), m, values), 'B'|replied, r.reply(nil))
+	f.queue(appendBind(nil, string(m.portal), string(m.statement), m, values), 'B'|replied, r.reply(nil))
 	f.ext.dropPortal(name)
 	f.ext.portals[name] = &portal{remote: r, tx: f.transaction(), cursor: cursor{formats: m.resultFormats}}
 	if name == "" {
