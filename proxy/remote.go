@@ -31,7 +31,7 @@ func newRemote(text string, t *part, declared []uint32) *remote {
 	if r.prepares = r.rw.Prepares != ""; r.prepares {
 		r.params, r.first = len(declared), t.params+1
 	}
-	if len(r.rw.Harvest) > 0 || len(r.rw.Records) > 0 {
+	if len(r.rw.Harvest) > 0 {
 		r.shape = &shape{rw: r.rw}
 	}
 	return r

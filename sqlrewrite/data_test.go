@@ -258,9 +258,6 @@ func describeRewrite(b *strings.Builder, s Statement, c sqlCase) {
 	for i, h := range r.Harvest {
 		fmt.Fprintf(b, "  column %d = %s = %s of %d@%d\n", i, h.Name, [...]string{"get", "set"}[h.Op], h.Args, h.Position)
 	}
-	if len(r.Records) > 0 {
-		fmt.Fprintf(b, "  records %v\n", r.Records)
-	}
 	if e := r.For(c.declared); e != r {
 		fmt.Fprintf(b, "  declared sql %s\n", e.Text(c.text, max(first, len(c.declared)+1)))
 	}

@@ -195,10 +195,6 @@ type Rewrite struct {
 	// Harvest are the output columns that the proxy runs for each row. Column i has the name HarvestName(i) in the
 	// text that is sent, and is an array of text: the call's arguments in the order key, value, timeout.
 	Harvest []Harvest
-	// Records are the output columns that are records of a list, by number from 0, or from the last one, which is -1.
-	// In binary format their first field must be made a varchar. What cannot be counted is left out, and so are columns that
-	// have the right types already, as most have.
-	Records []int
 	// Prepares is the name of the statement that a PREPARE makes; "" for other statements. Its values must be added
 	// to the arguments of every EXECUTE, in order, as constants: see Executions.
 	Prepares string

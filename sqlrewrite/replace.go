@@ -76,7 +76,8 @@ type rewriter struct {
 	// lookups says that keys that are parameters are not values of their own, many says that none is.
 	lookups, many bool
 	harvest       bool // sets run row by row
-	rows          bool // records of a list are ROW(), which has the right types
+	// fields says that a field is taken somewhere, fieldsKnown that one has looked.
+	fields, fieldsKnown bool
 }
 
 // valueKey says which values are the same. Calls that are spelled in other ways are different expressions to postgres, and so are
@@ -144,7 +145,6 @@ func (w *rewriter) pieces(start, end int) *Rewrite {
 		w.out.Calls = append(w.out.Calls, w.replaced(t))
 		w.replace(t)
 	}
-	w.countRecords()
 	w.emit(start, end)
 	return w.out
 }
@@ -201,6 +201,7 @@ func (w *rewriter) replace(t *target) {
 		return
 	case formList:
 		w.replaceList(t)
+		return
 	default:
 		w.edit(t, t.at, w.end(t), w.get(t)...)
 	}
@@ -279,49 +280,6 @@ func (w *rewriter) replaceByArray(t *target) {
 		w.out.Harvest = append(w.out.Harvest, h)
 	}
 	w.edit(t, t.at, end, parts...)
-}
-
-// replaceList replaces raftable() in an expression.
-func (w *rewriter) replaceList(t *target) {
-	each := []part{text(sqlEach), w.use(Value{Kind: ValueList}), text("::pg_catalog.json)")}
-	if w.rows && t.column != nil && t.names() == t.column && len(t.around) > 0 && t.last(0).field == "val" {
-		parts := append([]part{text("ROW((")}, each...)
-		parts = append(append(parts, text(").key"+sqlVarchar+", (")), each...)
-		w.edit(t, t.at, w.end(t), append(parts, text(").value)"))...)
-		return
-	}
-	w.edit(t, t.at, w.end(t), each...)
-	i, ok := in[*pg_query.A_Indirection](t.site, 0, "arg")
-	if !ok || len(i.Indirection) != 1 {
-		return
-	}
-	dot := t.shape.close + 1
-	for dot < len(w.tokens) && w.tokens[dot].kind == kClose {
-		dot++
-	}
-	if dot+1 >= len(w.tokens) || w.tokens[dot].kind != kDot {
-		return
-	}
-	end := int(w.tokens[dot+1].end)
-	if target, ok := in[*pg_query.ResTarget](t.site, 1, "val"); ok && target.Name != "" && i.Indirection[0].GetAStar() != nil {
-		end = w.targetEnd(int(target.Location)) // a name is of no use there
-	}
-	switch field := i.Indirection[0]; {
-	case field.GetString_().GetSval() == "key":
-		w.edit(t, end, end, text(sqlVarchar))
-	case field.GetAStar() != nil && t.expands():
-		parts := append([]part{text(".key" + sqlVarchar + ", (")}, each...)
-		w.edit(t, int(w.tokens[dot].start), end, append(parts, text(").value"))...)
-	}
-}
-
-// expands reports whether the star of (raftable()).* stands for columns.
-func (s *site) expands() bool {
-	if list := s.last(2); s.last(1).field == "val" && (list.field == "returning_list" || list.field == "target_list" && isSelect(list)) {
-		return true
-	}
-	_, row := in[*pg_query.RowExpr](s, 1, "args")
-	return row
 }
 
 // nameColumn gives an output column the name that it would have from the call.
