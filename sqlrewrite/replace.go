@@ -270,16 +270,25 @@ func (w *rewriter) replaceByArray(t *target) {
 		parts = append(parts, text(before+opens[slot]), client(t.shape.args[i]), text(closes[slot]))
 		before = ", "
 	}
-	end := w.targetEnd(int(t.column.Location))
 	h := Harvest{Op: OpSet, Name: cut(columnName(t.column.Name, word)), Args: len(t.args), Position: w.position.of(t.at)}
 	if len(t.args) == 1 {
 		h.Op = OpGet
 	}
-	parts = append(parts, text(`] AS "`+HarvestName(len(w.out.Harvest))+`"`))
+	name := text(` AS "` + HarvestName(len(w.out.Harvest)) + `"`)
 	if w.harvest {
 		w.out.Harvest = append(w.out.Harvest, h)
 	}
-	w.edit(t, t.at, end, parts...)
+	w.edit(t, t.at, w.end(t), append(parts, text("]"))...)
+	w.edit(t, w.columnEnd(t), w.targetEnd(int(t.column.Location)), name)
+}
+
+// columnEnd gives the end of the expression of an output column that is a call, which may be in parentheses.
+func (w *rewriter) columnEnd(t *target) int {
+	last := t.shape.close
+	for i := w.tokens.at(t.at) - 1; i >= 0 && int(w.tokens[i].start) >= int(t.column.Location); i-- {
+		last++
+	}
+	return int(w.tokens[last].end)
 }
 
 // nameColumn gives an output column the name that it would have from the call.
