@@ -267,7 +267,12 @@ func (w *rewriter) replaceByArray(t *target) {
 		for t.args[i].slot != slot {
 			i++
 		}
-		parts = append(parts, text(before+opens[slot]), client(t.shape.args[i]), text(closes[slot]))
+		parts = append(parts, text(before+opens[slot]), client(t.shape.args[i]))
+		if slot == 0 {
+			parts = append(parts, text(sqlNoLength+"false)"+sqlText))
+		} else {
+			parts = append(parts, text(closes[slot]))
+		}
 		before = ", "
 	}
 	h := Harvest{Op: OpSet, Name: cut(columnName(t.column.Name, word)), Args: len(t.args), Position: w.position.of(t.at)}
@@ -281,6 +286,10 @@ func (w *rewriter) replaceByArray(t *target) {
 	w.edit(t, t.at, w.end(t), append(parts, text("]"))...)
 	w.edit(t, w.columnEnd(t), w.targetEnd(int(t.column.Location)), name)
 }
+
+// sqlNoLength is the length -1 that varchar() takes for none, in words that make the whole array volatile, as the function is:
+// postgres then sorts and limits the rows before it evaluates it.
+const sqlNoLength = ", pg_catalog.int4um((pg_catalog.clock_timestamp() IS NOT NULL)::pg_catalog.int4), "
 
 // columnEnd gives the end of the expression of an output column that is a call, which may be in parentheses.
 func (w *rewriter) columnEnd(t *target) int {
