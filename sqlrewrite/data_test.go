@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -258,7 +259,7 @@ func describeRewrite(b *strings.Builder, s Statement, c sqlCase) {
 	for i, h := range r.Harvest {
 		fmt.Fprintf(b, "  column %d = %s = %s of %d@%d\n", i, h.Name, [...]string{"get", "set"}[h.Op], h.Args, h.Position)
 	}
-	if e := r.For(c.declared); e != r {
+	if e := r.For(c.declared); !slices.Equal(e.Pieces, r.Pieces) {
 		fmt.Fprintf(b, "  declared sql %s\n", e.Text(c.text, max(first, len(c.declared)+1)))
 	}
 }

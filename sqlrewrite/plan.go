@@ -245,6 +245,8 @@ type replacedArg struct {
 	name string // in named notation
 	slot int    // which of the function's parameters it is
 	typ  string // as far as the text has it
+	// param is the number of the parameter that the argument is, 0 if it is anything else or has a cast.
+	param int
 }
 
 // Value is something from the table that a rewritten text needs.

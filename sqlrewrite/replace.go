@@ -158,7 +158,11 @@ func (w *rewriter) replaced(t *target) Replaced {
 		} else if a.slot < len(signature) {
 			typ, _ = typeName([]uint32{oidText, oidText, oidInt4}[a.slot])
 		}
-		r.args = append(r.args, replacedArg{name: a.name, slot: a.slot, typ: typ})
+		bare := 0
+		if a.known && a.isParam && len(a.casts) == 0 {
+			bare = a.param
+		}
+		r.args = append(r.args, replacedArg{name: a.name, slot: a.slot, typ: typ, param: bare})
 	}
 	return r
 }
@@ -263,13 +267,9 @@ func (w *rewriter) replaceByArray(t *target) {
 	before := "ARRAY["
 	var parts []part
 	for slot := range t.args {
-		i := 0
-		for t.args[i].slot != slot {
-			i++
-		}
-		parts = append(parts, text(before+opens[slot]), client(t.shape.args[i]))
+		parts = append(parts, text(before+opens[slot]), client(t.argument(slot)))
 		if slot == 0 {
-			parts = append(parts, text(sqlNoLength+"false)"+sqlText))
+			parts = append(append(append(parts, text(sqlNoLength)), w.check(t)...), text(")"+sqlText))
 		} else {
 			parts = append(parts, text(closes[slot]))
 		}
@@ -285,6 +285,45 @@ func (w *rewriter) replaceByArray(t *target) {
 	}
 	w.edit(t, t.at, w.end(t), append(parts, text("]"))...)
 	w.edit(t, w.columnEnd(t), w.targetEnd(int(t.column.Location)), name)
+}
+
+// argument gives the text of the argument that is parameter number slot of the function.
+func (t *target) argument(slot int) span {
+	i := slices.IndexFunc(t.args, func(a callArg) bool { return a.slot == slot })
+	return t.shape.args[i]
+}
+
+// check is a condition that is false, and is never run. If there are several arguments of which only postgres knows the type, it
+// has a call with all of them, so that the error about one of a wrong type names those of the others.
+func (w *rewriter) check(t *target) []part {
+	unknown := 0
+	for i := range t.args {
+		a, s := &t.args[i], t.shape.args[i]
+		switch {
+		case len(within(w.survey.escapes, s.start, s.end)) > 0, len(within(w.survey.long, s.start, s.end)) > 0:
+			return []part{text("false")} // postgres would give its notice twice
+		case !a.known:
+			unknown++
+		case a.slot == 0 && a.isParam && len(a.casts) == 0:
+			return []part{text("false")} // the parameter must get its type from the key's place
+		}
+	}
+	if unknown < 2 {
+		return []part{text("false")}
+	}
+	c := &checks[len(t.args)-2]
+	parts := []part{text(c.before + c.open), client(t.argument(0))}
+	for slot := 1; slot < len(t.args); slot++ {
+		parts = append(parts, text(", "), client(t.argument(slot)))
+	}
+	return append(parts, text(c.shut))
+}
+
+// checks are functions of the same parameters as a set with two and with three arguments, each the only one of its name. What stands
+// around them is never true, which postgres finds out when it plans the statement; AND would not take a set of rows.
+var checks = [...]struct{ before, open, shut string }{
+	{"pg_catalog.booleq(NULL, ", "pg_catalog.texteq(", ")) IS NOT NULL"},
+	{"pg_catalog.texteq(NULL, ", "pg_catalog.split_part(", ")) IS NOT NULL"},
 }
 
 // sqlNoLength is the length -1 that varchar() takes for none, in words that make the whole array volatile, as the function is:
