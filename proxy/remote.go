@@ -99,6 +99,9 @@ func (f *frontend) prepareRemote(name string, text string, t *part, declared []u
 	if r.params+len(r.rw.Values) > maxValues {
 		return f.fail(&pgError{code: "54000", message: "too many calls of raftable() and parameters in one statement"})
 	}
+	if conflict := r.rw.Conflict(declared); conflict != nil {
+		return f.fail(refusal(conflict))
+	}
 	p := &prepared{remote: r, drops: f.drops()}
 	if r.rw.Literals {
 		if err := f.renewLiterals(r); err != nil {

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -258,6 +258,9 @@ func describeRewrite(b *strings.Builder, s Statement, c sqlCase) {
 	}
 	for i, h := range r.Harvest {
 		fmt.Fprintf(b, "  column %d = %s = %s of %d@%d\n", i, h.Name, [...]string{"get", "set"}[h.Op], h.Args, h.Position)
+	}
+	if f := r.Conflict(c.declared); f != nil {
+		fmt.Fprintf(b, "  when it is prepared: %s at %d: %s (%s)\n", f.Code, f.Position, f.Message, f.Detail)
 	}
 	if e := r.For(c.declared); !slices.Equal(e.Pieces, r.Pieces) {
 		fmt.Fprintf(b, "  declared sql %s\n", e.Text(c.text, max(first, len(c.declared)+1)))

@@ -201,7 +201,8 @@ type Rewrite struct {
 	// Calls are the calls that were replaced, for error messages.
 	Calls []Replaced
 
-	evaluated *Rewrite // see For
+	evaluated *Rewrite   // see For
+	conflicts []conflict // see Conflict
 }
 
 // Piece is a part of a rewritten text.

@@ -111,7 +111,15 @@ func (p *planner) rewrite(raw *pg_query.RawStmt, calls []site, start, end int) S
 	if len(w.targets) == 0 {
 		return Statement{} // postgres has an error for all of them
 	}
+	conflicts := w.findConflicts()
+	if w.prepares != "" && len(conflicts) > 0 {
+		return refused(conflicts[0].refusal) // it has the declared types itself
+	}
 	r := w.assemble(start, end)
+	r.conflicts = conflicts
+	if r.evaluated != nil {
+		r.evaluated.conflicts = conflicts
+	}
 	s := Statement{Class: ClassRewritten, Rewrite: r}
 	if len(r.Harvest) > 0 {
 		s.Class = ClassHarvested

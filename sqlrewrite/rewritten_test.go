@@ -156,6 +156,10 @@ func (p *pair) compare(t *testing.T, c sqlCase, plan *Plan) {
 		want := p.extended(t, p.real, c.text, c.declared, c.text, nil, s, format)
 		text, r := c.text, s.Rewrite
 		if r != nil {
+			if refusal := r.Conflict(c.declared); refusal != nil {
+				p.diff(t, c, want, outcome{Error: refusal}, "refusal")
+				continue
+			}
 			r = r.For(c.declared)
 			text = r.Text(c.text, max(s.MaxParam, len(c.declared))+1)
 		}
@@ -365,7 +369,7 @@ func (p *pair) executePrepared(t *testing.T, conn *pgconn.PgConn, r *Rewrite, o 
 	if n > 0 {
 		text += ")"
 	}
-	if r != nil {
+	if r != nil && len(r.Values) > 0 {
 		var more []string
 		for _, v := range p.values(r, nil) {
 			more = append(more, Quote(v))
