@@ -239,6 +239,8 @@ func (w *rewriter) get(t *target) []part {
 	before, after := "(SELECT ", sqlText+" AS "+word+")"
 	if t.simple {
 		before, after = "(", sqlText+")"
+	} else if w.inParentheses(t) {
+		after += sqlText // so that they are not those of the sub-select, which would be where they are
 	}
 	if !a.isParam {
 		return []part{text(before), v, text(after)}
@@ -248,6 +250,16 @@ func (w *rewriter) get(t *target) []part {
 		text(before + "CASE WHEN false THEN " + sqlKeyOpen), client(t.shape.args[0]), text(sqlKeyClose + " ELSE "), v,
 		text(sqlText + " END" + after[len(sqlText):]),
 	}
+}
+
+// inParentheses reports whether a call stands in parentheses by itself.
+func (w *rewriter) inParentheses(t *target) bool {
+	before, behind := w.tokens.at(t.at)-1, t.shape.close+1
+	if before < 0 || behind >= len(w.tokens) || w.tokens[before].kind != kOpen || w.tokens[behind].kind != kClose {
+		return false
+	}
+	_, argument := in[*pg_query.FuncCall](t.site, 0, "args")
+	return !argument || before > 0 && w.tokens[before-1].kind == kOpen
 }
 
 // How each argument is wrapped, so that postgres takes what the function would take.
