@@ -242,10 +242,11 @@ func (w *rewriter) get(t *target) []part {
 	} else if w.inParentheses(t) {
 		after += sqlText // so that they are not those of the sub-select, which would be where they are
 	}
-	if !a.isParam {
+	if !a.isParam && !slices.Contains(a.casts, oidText) {
 		return []part{text(before), v, text(after)}
 	}
-	// Postgres sees the parameter in a place that decides its type but is never run.
+	// Postgres sees the argument in a place that is never run but decides the type of a parameter, and where a cast to a
+	// type of the session's own that is named text is an error.
 	return []part{
 		text(before + "CASE WHEN false THEN " + sqlKeyOpen), client(t.shape.args[0]), text(sqlKeyClose + " ELSE "), v,
 		text(sqlText + " END" + after[len(sqlText):]),
