@@ -47,7 +47,10 @@ func TestExecutions(t *testing.T) {
 			if e.Start > e.At || e.End < e.At {
 				t.Errorf("%s: %+v", text, e)
 			}
-			e.Start, e.End = 0, 0
+			if e.Args > 0 && text[e.Open-1] != '(' {
+				t.Errorf("%s: the parenthesis is not in front of %d", text, e.Open)
+			}
+			e.Start, e.End, e.Open = 0, 0, 0
 			if diff := cmp.Diff(w.Execution, e); diff != "" {
 				t.Errorf("%s: (-want +got)\n%s", text, diff)
 			}
