@@ -197,7 +197,9 @@ func (b *batch) askEncoding() error {
 	return err
 }
 
-func containsWord(text []byte, word string) bool { return bytes.Contains(bytes.ToLower(text), []byte(word)) }
+func containsWord(text []byte, word string) bool {
+	return bytes.Contains(bytes.ToLower(text), []byte(word))
+}
 
 // remotePart has the server run one statement.
 func (b *batch) remotePart(t *part, last bool) (done bool, err error) {

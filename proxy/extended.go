@@ -43,8 +43,10 @@ type prepared struct {
 	confirmed bool   // the server has said that it has it
 }
 
-// local says whether the proxy runs the statement for a portal of this name.
-func (p *prepared) local(portal string) bool { return p.st != nil && portal == "" }
+// local says whether the proxy runs the statement for a portal of this name. What is a command no name can change.
+func (p *prepared) local(portal string) bool {
+	return p.st != nil && (portal == "" || p.st.command != nil)
+}
 
 // nameLimit is how many bytes of a name the server looks at.
 const nameLimit = 63
@@ -247,7 +249,8 @@ func (f *frontend) bind(body []byte) (bool, error) {
 	if who, err := f.known(name, p); who != ownerUs || err != nil {
 		return false, err
 	}
-	if portal := nameOf(m.portal); !p.local(portal) {
+	portal := nameOf(m.portal)
+	if !p.local(portal) {
 		if err := f.giveToServer(name, p); err != nil {
 			return true, err
 		}
@@ -264,10 +267,12 @@ func (f *frontend) bind(body []byte) (bool, error) {
 		return true, f.fail(&pgError{code: codeProtocolViolation, message: "bind message has " + itoa(n) +
 			" result formats but query has " + itoa(len(p.st.Columns)) + " columns"})
 	}
-	if e := f.ext.makePortal(p, m, tx); e != nil {
+	if e := f.ext.makePortal(portal, p, m, tx); e != nil {
 		return true, f.fail(e)
 	}
-	f.ext.stalePortal = f.serverUnnamed
+	if portal == "" {
+		f.ext.stalePortal = f.serverUnnamed
+	}
 	f.buffer()
 	f.out = append(f.out, '2', 0, 0, 0, 4)
 	return true, nil

@@ -140,6 +140,13 @@ func (f *frontend) prepareNamed(name string, prog *program, p *prepared) error {
 // onServer makes what the server is to run in place of a local statement.
 func (f *frontend) onServer(text string, p *prepared) *remote {
 	t := part{rewrite: sqlrewrite.Whole(0, len(text)), params: len(p.types)}
+	if c := p.st.command; c != nil && c.Op == sqlrewrite.CommandShow {
+		// SHOW would be an error where the setting has not been set.
+		t.rewrite = &sqlrewrite.Rewrite{Pieces: []sqlrewrite.Piece{{
+			Kind: sqlrewrite.PieceText, Text: f.s.srv.showQuery(c.Setting), Call: -1,
+		}}}
+		return newRemote(text, &t, p.types)
+	}
 	o := f.readOptions()
 	o.OnServer = true
 	if plan := sqlrewrite.Parse(text, o); len(plan.Statements) == 1 && plan.Statements[0].Rewrite != nil {
