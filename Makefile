@@ -5,7 +5,7 @@ NODES    ?= 3
 GO       ?= go
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools build demo test test-short lint fuzz bench compose-check clean
+.PHONY: help setup tools build demo test test-short lint fuzz bench bench-compare compose-check clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do \
@@ -37,6 +37,9 @@ fuzz: tools ## run every fuzz target for FUZZTIME=60s
 
 bench: tools ## run the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 60m ./...
+
+bench-compare: build ## measure beside PgBouncer and HAProxy, and write the tables of docs/performance.md
+	$(GO) run ./bench/compare -suite all -into docs/performance.md
 
 compose-check: ## start docker-compose.yml for real and see that it keeps its promises
 	deploy/compose-check.sh

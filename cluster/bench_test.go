@@ -63,6 +63,40 @@ func benchmarkSet(b *testing.B, n *Node, clients int) {
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
 }
 
+// BenchmarkManyKeys is how long one client takes to set 10,000 keys, from a node
+// that follows: all in one call, and one after the other.
+func BenchmarkManyKeys(b *testing.B) {
+	keys, values := pairs("key", 10_000)
+	for i := range values {
+		values[i] = bytes.Repeat([]byte("v"), 100)
+	}
+	run := func(name string, setAll func(n *Node) error) {
+		b.Run(name, func(b *testing.B) {
+			g := startGroup(b, 3, func(c *Config) { c.RTT = DefaultRTT })
+			n := g.nodes[g.leader()%3+1]
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := setAll(n); err != nil {
+					b.Fatal(describe(err))
+				}
+			}
+			b.ReportMetric(float64(b.N*len(keys))/b.Elapsed().Seconds(), "keys/s")
+		})
+	}
+	run("SetAll", func(n *Node) error {
+		_, err := n.SetAll(context.Background(), keys, values)
+		return err
+	})
+	run("Set", func(n *Node) error {
+		for i := range keys {
+			if err := n.Set(context.Background(), keys[i], values[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 func BenchmarkBarrier(b *testing.B) {
 	g := startGroup(b, 3, func(c *Config) { c.RTT = DefaultRTT })
 	n := g.nodes[g.leader()%3+1]

@@ -16,6 +16,9 @@ var commands = []struct {
 	{command{op: opSet, origin: 1, epoch: 2, seq: 3, low: 3, key: []byte("k"), value: []byte("v")}, "01 01 01 02 03 03 01 6b 01 76"},
 	{command{op: opSet, origin: 300, epoch: 1, seq: 1, low: 1, key: []byte{}, value: []byte{}}, "01 01 ac02 01 01 01 00 00"},
 	{command{op: opDelete, origin: 1, epoch: 1, seq: 128, low: 100, key: []byte("ab")}, "01 02 01 01 8001 64 02 6162"},
+	{command{op: opMany, origin: 1, epoch: 2, seq: 3, low: 3, many: []operation{
+		{op: opSet, key: []byte("k"), value: []byte("v")}, {op: opDelete, key: []byte("ab")}, {op: opSet, key: []byte{}, value: []byte{}},
+	}}, "02 03 01 02 03 03 03 01 01 6b 01 76 02 02 6162 01 00 00"},
 }
 
 // TestCommandBytes keeps the format from changing by accident.
@@ -49,7 +52,15 @@ func TestCommandRefused(t *testing.T) {
 		"no low":                "01 01 01 01 01 00 00 00",
 		"low above sequence":    "01 01 01 01 01 02 00 00",
 		"low too far below":     "01 01 01 01 818004 01 00 00",
-		"unknown operation":     "01 03 01 01 01 01 00 00",
+		"unknown operation":     "01 04 01 01 01 01 00 00",
+		"many of version 1":     "01 03 01 01 01 01 01 02 00",
+		"set of version 2":      "02 01 01 01 01 01 00 00",
+		"many of none":          "02 03 01 01 01 01 00",
+		"many in many":          "02 03 01 01 01 01 01 03 01 02 00",
+		"fewer than counted":    "02 03 01 01 01 01 02 02 00",
+		"more than counted":     "02 03 01 01 01 01 01 02 00 02 00",
+		"more than fit":         "02 03 01 01 01 01 ffffffff7f 02 00",
+		"key in many too long":  "02 03 01 01 01 01 01 02 ffffffff7f",
 		"key beyond the end":    "01 02 01 01 01 01 05 61",
 		"value beyond the end":  "01 01 01 01 01 01 00 05 61",
 		"key longer than any":   "01 02 01 01 01 01 ffffffff7f",
@@ -65,8 +76,24 @@ func TestCommandRefused(t *testing.T) {
 		}
 	}
 	var version *versionError
-	if _, err := decodeCommand([]byte{2, 1, 1, 1, 1, 1, 0, 0}); !errors.As(err, &version) {
+	if _, err := decodeCommand([]byte{3, 1, 1, 1, 1, 1, 0, 0}); !errors.As(err, &version) {
 		t.Errorf("another version: %v", err)
+	}
+}
+
+// TestCountIsBounded: what a count makes the decoder allocate is bounded, in
+// itself and by the bytes that follow.
+func TestCountIsBounded(t *testing.T) {
+	c := command{op: opMany, origin: 1, epoch: 1, seq: 1, low: 1, many: make([]operation, maxOperations)}
+	for i := range c.many {
+		c.many[i].op = opDelete
+	}
+	if _, err := decodeCommand(appendCommand(nil, &c)); err != nil {
+		t.Error(err)
+	}
+	c.many = append(c.many, operation{op: opDelete})
+	if _, err := decodeCommand(appendCommand(nil, &c)); !errors.Is(err, errCommandDamaged) {
+		t.Errorf("one too many: %v", err)
 	}
 }
 

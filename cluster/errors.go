@@ -109,16 +109,19 @@ func errCancelled(cause error) *Error {
 }
 
 func errOutcomeUnknown(cause error) *Error {
-	why := "no answer came in time"
-	switch {
-	case errors.Is(cause, context.Canceled):
-		why = "it was cancelled before an answer came"
-	case errors.Is(cause, errClosed):
-		why = "this node was closed before an answer came"
-	}
 	return &Error{Code: CodeOutcomeUnknown,
 		Message:    "outcome of the raftable set is unknown",
-		DetailText: "It was proposed to the group, and " + why + ": it may have been applied, or may yet be.",
+		DetailText: "It was proposed to the group, and " + whyNoAnswer(cause) + ": it may have been applied, or may yet be.",
 		HintText:   "Read the key to see, or set it again.",
 		Err:        cause}
+}
+
+func whyNoAnswer(cause error) string {
+	switch {
+	case errors.Is(cause, context.Canceled):
+		return "the wait for an answer was cancelled"
+	case errors.Is(cause, errClosed):
+		return "this node was closed before an answer came"
+	}
+	return "no answer came in time"
 }

@@ -29,7 +29,7 @@ type stateMachine struct {
 	log  zerolog.Logger
 	stop chan struct{} // closed before the Raft node is closed
 	// Tests come in between here.
-	put  func(index uint64, c *command) error
+	put  func(index uint64, op opcode, key, value []byte) error
 	wake func(seqs []uint64)
 
 	dedup *dedupTable // only touched by Update and its like
@@ -102,7 +102,7 @@ func (f *stateMachine) apply(e *sm.Entry) error {
 	own := c.origin == f.sess.origin && c.epoch == f.sess.epoch
 	switch v := f.dedup.admit(c); {
 	case v == verdictApply:
-		if err := f.write(e.Index, c); err != nil {
+		if err := f.execute(e.Index, c); err != nil {
 			return err
 		}
 		e.Result = sm.Result{Value: 1}
@@ -119,10 +119,25 @@ func (f *stateMachine) apply(e *sm.Entry) error {
 // errReleased ends a wait for room because the node is closed.
 var errReleased = errors.New("closed while waiting for room in the segment")
 
+// execute writes what c asks for. Several operations of one command lie under one
+// index, which is committed after the last of them: a reader sees all or none.
+func (f *stateMachine) execute(index uint64, c *command) error {
+	if c.op != opMany {
+		return f.write(index, c.op, c.key, c.value)
+	}
+	for i := range c.many {
+		o := &c.many[i]
+		if err := f.write(index, o.op, o.key, o.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // write waits while the segment has no room.
-func (f *stateMachine) write(index uint64, c *command) error {
+func (f *stateMachine) write(index uint64, op opcode, key, value []byte) error {
 	for {
-		err := f.put(index, c)
+		err := f.put(index, op, key, value)
 		if !errors.Is(err, shm.ErrNoSpace) {
 			if f.stalled.Swap(nil) != nil {
 				f.log.Info().Msg("shared memory has room again, applying goes on")
@@ -143,12 +158,12 @@ func (f *stateMachine) write(index uint64, c *command) error {
 	}
 }
 
-func (f *stateMachine) putOnce(index uint64, c *command) error {
-	if c.op == opDelete {
-		_, err := f.w.Delete(index, c.key)
+func (f *stateMachine) putOnce(index uint64, op opcode, key, value []byte) error {
+	if op == opDelete {
+		_, err := f.w.Delete(index, key)
 		return err
 	}
-	return f.w.Set(index, c.key, c.value)
+	return f.w.Set(index, key, value)
 }
 
 // halt stops applying for good.

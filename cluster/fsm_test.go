@@ -52,6 +52,15 @@ func (m *machine) feed(commands ...command) {
 	}
 }
 
+// feedRaw applies one entry with whatever bytes.
+func (m *machine) feedRaw(raw []byte) {
+	m.t.Helper()
+	m.index++
+	if _, err := m.Update([]sm.Entry{{Index: m.index, Cmd: raw}}); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
 func (m *machine) content() map[string]string {
 	c := make(map[string]string)
 	for k, v := range m.w.Picture().All() {
@@ -198,7 +207,7 @@ func TestVisibleBeforeWoken(t *testing.T) {
 
 func TestHaltOnUnknownCommand(t *testing.T) {
 	for name, raw := range map[string][]byte{
-		"version": {commandVersion + 1, 1, 2, 3}, "damage": {commandVersion, 9}, "empty": {},
+		"version": {manyVersion + 1, 1, 2, 3}, "damage": {commandVersion, 9}, "empty": {},
 	} {
 		m := newMachine(t, 1, 1)
 		w := m.sess.begin(1)
@@ -320,11 +329,11 @@ func TestWaitsForSharedMemory(t *testing.T) {
 	var full atomic.Bool
 	full.Store(true)
 	inner := m.put
-	m.put = func(index uint64, c *command) error {
+	m.put = func(index uint64, op opcode, key, value []byte) error {
 		if full.Load() {
 			return fmt.Errorf("%w: no more", shm.ErrNoSpace)
 		}
-		return inner(index, c)
+		return inner(index, op, key, value)
 	}
 	w := m.sess.begin(1)
 	ended := make(chan struct{})

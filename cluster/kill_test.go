@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -17,8 +19,11 @@ import (
 // process of its own: see runChild.
 const childEnv = "RAFTPROXY_CLUSTER_TEST_CHILD"
 
-// runChild sets one key after the other and prints each that was acknowledged,
-// until it is killed.
+// childRunEnv, if it is set, says how many keys a child sets in one call.
+const childRunEnv = "RAFTPROXY_CLUSTER_TEST_RUN"
+
+// runChild sets one key after the other, or many at a time, and prints each key,
+// or what all of them begin with, that was acknowledged, until it is killed.
 func runChild(settings string) {
 	var cfg Config
 	if err := json.Unmarshal([]byte(settings), &cfg); err != nil {
@@ -28,13 +33,21 @@ func runChild(settings string) {
 	if err != nil {
 		panic(err)
 	}
+	set := func(key string) error { return n.Set(context.Background(), []byte(key), []byte(key)) }
+	if size, err := strconv.Atoi(os.Getenv(childRunEnv)); err == nil {
+		set = func(key string) error {
+			keys, values := pairs(key, size)
+			_, err := n.SetAll(context.Background(), keys, values)
+			return err
+		}
+	}
 	const writers = 4
 	var mu sync.Mutex
 	for w := range writers {
 		go func() {
 			for i := 0; ; i++ {
-				key := fmt.Sprintf("%d/%d/%d", cfg.ReplicaID, w, i)
-				if err := n.Set(context.Background(), []byte(key), []byte(key)); err != nil {
+				key := fmt.Sprintf("%d/%d/%d/%d", cfg.ReplicaID, n.data.id.Starts, w, i)
+				if err := set(key); err != nil {
 					panic(describe(err))
 				}
 				mu.Lock()
@@ -51,7 +64,7 @@ func TestKillAll(t *testing.T) {
 	g := newGroup(t, 3, func(c *Config) { c.SnapshotEntries, c.CompactionOverhead = 300, 50 })
 	acknowledged := make(map[string]bool)
 	for range 2 {
-		for key := range runAndKill(t, g, 150) {
+		for key := range runAndKill(t, g, 150, 0) {
 			acknowledged[key] = true
 		}
 	}
@@ -69,9 +82,51 @@ func TestKillAll(t *testing.T) {
 	t.Logf("%d sets acknowledged, %d keys", len(acknowledged), len(content))
 }
 
+// TestKillAllWithinRuns does so while many keys are set at a time.
+func TestKillAllWithinRuns(t *testing.T) {
+	const size = 2*manyOperations + 100
+	g := newGroup(t, 3, func(c *Config) { c.SnapshotEntries, c.CompactionOverhead = 100, 20 })
+	acknowledged := make(map[string]bool)
+	for range 2 {
+		for run := range runAndKill(t, g, 6, size) {
+			acknowledged[run] = true
+		}
+	}
+	g.startAll()
+	content := g.agree()
+	runs := make(map[string]bool) // of which there is anything
+	for key := range content {
+		runs[key[:strings.LastIndexByte(key, '/')]] = true
+	}
+	cut := 0
+	for run := range acknowledged {
+		if err := (&runOf{prefix: run, size: size, applied: size}).check(content); err != nil {
+			t.Error("acknowledged:", err)
+		}
+	}
+	for run := range runs {
+		if acknowledged[run] {
+			continue
+		}
+		applied := 0
+		for content[fmt.Sprint(run, "/", applied)] != "" {
+			applied++
+		}
+		if applied != size && applied%manyOperations != 0 {
+			t.Errorf("%s: %d of %d are there", run, applied, size)
+		}
+		if err := (&runOf{prefix: run, size: size, applied: applied}).check(content); err != nil {
+			t.Error(err)
+		}
+		cut++
+	}
+	t.Logf("%d runs acknowledged, %d begun without, %d keys", len(acknowledged), cut, len(content))
+}
+
 // runAndKill runs all members as processes, kills them when each has
-// acknowledged some sets, and returns all that were.
-func runAndKill(t *testing.T, g *group, each int) map[string]bool {
+// acknowledged some sets, and returns all that were. With run > 0 they set so
+// many keys at a time, and each such run counts as one set.
+func runAndKill(t *testing.T, g *group, each, run int) map[string]bool {
 	t.Helper()
 	var mu sync.Mutex
 	keys := make(map[string]bool)
@@ -93,6 +148,9 @@ func runAndKill(t *testing.T, g *group, each int) map[string]bool {
 		}
 		c := exec.Command(os.Args[0])
 		c.Env = append(os.Environ(), childEnv+"="+string(settings))
+		if run > 0 {
+			c.Env = append(c.Env, fmt.Sprint(childRunEnv, "=", run))
+		}
 		c.Stderr = os.Stderr
 		c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		out, err := c.StdoutPipe()

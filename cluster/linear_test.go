@@ -68,10 +68,7 @@ type recorder struct {
 func (r *recorder) run(ctx context.Context, t *testing.T, nodes func() *Node, rnd *rand.Rand) {
 	for seq := 0; ctx.Err() == nil; seq++ {
 		n := nodes()
-		in := registerInput{op: "gggsssd"[rnd.IntN(7)], key: fmt.Sprint("k", rnd.IntN(4))}
-		if in.op == 's' {
-			in.value = fmt.Sprintf("%d/%d", r.id, seq)
-		}
+		in := r.choose(seq, rnd)
 		call := time.Since(r.begin)
 		out, ok := r.do(t, n, in)
 		if !ok {
@@ -81,28 +78,55 @@ func (r *recorder) run(ctx context.Context, t *testing.T, nodes func() *Node, rn
 		if out.unknown {
 			end = int64(time.Hour)
 		}
-		r.ops = append(r.ops, porcupine.Operation{ClientId: r.id, Input: in, Call: int64(call), Output: out, Return: end})
+		for _, one := range in {
+			r.ops = append(r.ops, porcupine.Operation{ClientId: r.id, Input: one, Call: int64(call), Output: out, Return: end})
+		}
 		if out.unknown {
 			r.id += 1000 // for porcupine a client does one thing at a time
 		}
 	}
 }
 
+// choose returns what to do next: one thing, or sets and deletes of several keys
+// together.
+func (r *recorder) choose(seq int, rnd *rand.Rand) []registerInput {
+	const keys = 4
+	value := fmt.Sprintf("%d/%d", r.id, seq)
+	if rnd.IntN(8) > 0 {
+		in := registerInput{op: "gggsssd"[rnd.IntN(7)], key: fmt.Sprint("k", rnd.IntN(keys))}
+		if in.op == 's' {
+			in.value = value
+		}
+		return []registerInput{in}
+	}
+	var in []registerInput
+	for _, k := range rnd.Perm(keys)[:2+rnd.IntN(keys-1)] {
+		one := registerInput{op: "sssd"[rnd.IntN(4)], key: fmt.Sprint("k", k)}
+		if one.op == 's' {
+			one.value = value
+		}
+		in = append(in, one)
+	}
+	return in
+}
+
 // do returns ok false if the call surely had no effect.
-func (r *recorder) do(t *testing.T, n *Node, in registerInput) (out registerOutput, ok bool) {
+func (r *recorder) do(t *testing.T, n *Node, in []registerInput) (out registerOutput, ok bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	var err error
-	switch in.op {
-	case 'g':
+	switch key := []byte(in[0].key); {
+	case len(in) > 1:
+		err = setTogether(ctx, n, in)
+	case in[0].op == 'g':
 		if err = n.Barrier(ctx); err == nil {
-			value, found := n.Get(nil, []byte(in.key))
+			value, found := n.Get(nil, key)
 			return registerOutput{found: found, value: string(value)}, true
 		}
-	case 's':
-		err = n.Set(ctx, []byte(in.key), []byte(in.value))
-	case 'd':
-		err = n.Delete(ctx, []byte(in.key))
+	case in[0].op == 's':
+		err = n.Set(ctx, key, []byte(in[0].value))
+	case in[0].op == 'd':
+		err = n.Delete(ctx, key)
 	}
 	if err == nil {
 		return registerOutput{}, true
@@ -116,6 +140,20 @@ func (r *recorder) do(t *testing.T, n *Node, in registerInput) (out registerOutp
 	}
 	t.Errorf("%+v: %s", in, describe(err))
 	return registerOutput{}, false
+}
+
+// setTogether is few enough for one command, so its error is about all of it.
+func setTogether(ctx context.Context, n *Node, in []registerInput) error {
+	var keys, values [][]byte
+	for _, one := range in {
+		value := []byte(one.value)
+		if one.op == 'd' {
+			value = nil
+		}
+		keys, values = append(keys, []byte(one.key)), append(values, value)
+	}
+	_, err := n.SetAll(ctx, keys, values)
+	return err
 }
 
 // echo keeps commands that were applied, to propose them again.
@@ -180,7 +218,7 @@ func TestLinearizable(t *testing.T) {
 		}
 	})
 	for range 2 {
-		bounceLeader(t, g, &mu)
+		bounceLeaderAfter(t, g, &mu, 150)
 	}
 	waitApplied(t, g.nodes[1], 100)
 	cancel()
@@ -189,10 +227,10 @@ func TestLinearizable(t *testing.T) {
 	g.agree()
 }
 
-// bounceLeader stops the leader, and starts it when the others have gone on for
-// a while.
-func bounceLeader(t *testing.T, g *group, mu *sync.Mutex) {
-	waitApplied(t, g.nodes[g.leader()], 150)
+// bounceLeaderAfter stops the leader when some commands are applied, and starts
+// it when the others have gone on for as many.
+func bounceLeaderAfter(t *testing.T, g *group, mu *sync.Mutex, commands uint64) {
+	waitApplied(t, g.nodes[g.leader()], commands)
 	leader := g.leader()
 	mu.Lock()
 	n := g.nodes[leader]
@@ -201,7 +239,7 @@ func bounceLeader(t *testing.T, g *group, mu *sync.Mutex) {
 	if err := n.Close(); err != nil {
 		t.Error(err)
 	}
-	waitApplied(t, g.nodes[g.leader()], 150)
+	waitApplied(t, g.nodes[g.leader()], commands)
 	fresh, err := Start(g.configs[leader])
 	if err != nil {
 		t.Fatal(err)

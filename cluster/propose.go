@@ -36,8 +36,8 @@ var buffers = sync.Pool{New: func() any { return new([]byte) }}
 // largeBuffer is from what size on a buffer is not kept.
 const largeBuffer = 64 << 10
 
-// execute proposes a command and waits until it is applied here.
-func (n *Node) execute(ctx context.Context, op opcode, key, value []byte) error {
+// execute numbers a command, proposes it and waits until it is applied here.
+func (n *Node) execute(ctx context.Context, c *command) *Error {
 	if err := ctx.Err(); err != nil {
 		return n.errNotProposed(err)
 	}
@@ -47,15 +47,14 @@ func (n *Node) execute(ctx context.Context, op opcode, key, value []byte) error 
 	if err := n.fault(); err != nil {
 		return err
 	}
-	w := n.sess.begin(int64(len(key) + len(value)))
+	w := n.sess.begin(c.size())
 	if w == nil {
 		return errTooMuchInFlight()
 	}
 	defer n.sess.end(w)
+	c.origin, c.epoch, c.seq, c.low = n.sess.origin, n.sess.epoch, w.seq, w.low
 	buffer := buffers.Get().(*[]byte)
-	*buffer = appendCommand((*buffer)[:0], &command{
-		op: op, origin: n.sess.origin, epoch: n.sess.epoch, seq: w.seq, low: w.low, key: key, value: value,
-	})
+	*buffer = appendCommand((*buffer)[:0], c)
 	p := &proposal{n: n, w: w, bytes: *buffer}
 	p.attempts = p.room[:0]
 	err := p.run(ctx)
@@ -65,10 +64,7 @@ func (n *Node) execute(ctx context.Context, op opcode, key, value []byte) error 
 	if cap(*buffer) <= largeBuffer {
 		buffers.Put(buffer)
 	}
-	if err != nil {
-		return err
-	}
-	return nil
+	return err
 }
 
 // run returns when the outcome is known or the time is up.

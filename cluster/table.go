@@ -27,6 +27,30 @@ func (n *Node) List(yield func(key, value []byte) bool) {
 // the local replica and seen by Get, or with an *Error. If ctx has no deadline
 // it waits as long as it takes.
 func (n *Node) Set(ctx context.Context, key, value []byte) error {
+	if err := n.checkSet(key, value, 0); err != nil {
+		return err
+	}
+	if err := n.execute(ctx, &command{op: opSet, key: key, value: value}); err != nil {
+		return err
+	}
+	return nil
+}
+
+// Delete removes key; a key that is not there is no error. Otherwise it is like
+// Set, but it needs no quota.
+func (n *Node) Delete(ctx context.Context, key []byte) error {
+	if err := n.checkKey(key); err != nil {
+		return err
+	}
+	if err := n.execute(ctx, &command{op: opDelete, key: key}); err != nil {
+		return err
+	}
+	return nil
+}
+
+// checkSet refuses what this node's settings do not allow. Ahead is the size of
+// what will be proposed together with it.
+func (n *Node) checkSet(key, value []byte, ahead int64) *Error {
 	if err := n.checkKey(key); err != nil {
 		return err
 	}
@@ -36,19 +60,7 @@ func (n *Node) Set(ctx context.Context, key, value []byte) error {
 	if int64(len(value)) > n.cfg.MaxValueSize {
 		return errValueTooLarge(len(value), n.cfg.MaxValueSize)
 	}
-	if err := n.checkQuota(key, value); err != nil {
-		return err
-	}
-	return n.execute(ctx, opSet, key, value)
-}
-
-// Delete removes key; a key that is not there is no error. Otherwise it is like
-// Set, but it needs no quota.
-func (n *Node) Delete(ctx context.Context, key []byte) error {
-	if err := n.checkKey(key); err != nil {
-		return err
-	}
-	return n.execute(ctx, opDelete, key, nil)
+	return n.checkQuota(key, value, ahead)
 }
 
 func (n *Node) checkKey(key []byte) *Error {
@@ -89,9 +101,10 @@ func invalidText(b []byte) []byte {
 
 // checkQuota looks at what is applied here and what is under way from here. Other
 // nodes' sets under way are not seen, so the table may end up a little above.
-func (n *Node) checkQuota(key, value []byte) *Error {
+func (n *Node) checkQuota(key, value []byte, ahead int64) *Error {
 	size := int64(len(key) + len(value))
 	_, pending := n.sess.load()
+	pending += ahead
 	used := int64(n.fsm.bytes.Load())
 	if used+pending+size <= n.cfg.Quota {
 		return nil

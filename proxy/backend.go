@@ -1,6 +1,9 @@
 package proxy
 
-import "bytes"
+import (
+	"bytes"
+	"encoding/binary"
+)
 
 // settings are what the server told of the session in ParameterStatus and what our answers depend on.
 type settings struct {
@@ -25,10 +28,11 @@ func (g *settings) set(name, value []byte) {
 // noteLimit bounds the body of a message that the proxy reads a copy of (ParameterStatus, BackendKeyData).
 const noteLimit = 4 << 10
 
-// backend is the server's side of a session. All of it belongs to the goroutine that reads the server. settings are
-// written under owed.mu, and read by the other goroutine after session.settle, which takes it.
+// backend is the server's side of a session. All of it belongs to the goroutine that runs the side. settings are
+// written under owed.mu, and read by the other side after session.settle, which takes it.
 type backend struct {
 	s        *session
+	side     side
 	settings settings
 
 	hdr    [headerSize]byte
@@ -44,6 +48,12 @@ type backend struct {
 
 	lastWords []byte // an error that was hidden and must not be
 
+	captured bool   // the current message is read whole, and what becomes of it goes out in its place
+	out      []byte // what the client gets of a chunk in which a message was changed
+	rebuilt  bool   // out is in use
+	held     []byte // what goes out with what comes next, unless that is an error
+	harvest  harvest
+
 	blind    bool
 	locked   bool // clientMu is held: a message is half written
 	keyKnown bool
@@ -55,23 +65,36 @@ func (b *backend) feed(chunk []byte) error {
 	if b.blind {
 		return b.write(nil, chunk)
 	}
-	prefix, visible := b.account(chunk)
-	b.registerKey()
-	if err := b.write(prefix, visible); err != nil {
-		return err
-	}
-	if b.lastWords != nil {
-		if err := b.write(nil, b.lastWords); err != nil {
+	for {
+		prefix, visible, rest := b.account(chunk)
+		b.registerKey()
+		if err := b.write(prefix, visible); err != nil {
 			return err
 		}
-		b.lastWords = nil
+		if b.lastWords != nil {
+			if err := b.write(nil, b.lastWords); err != nil {
+				return err
+			}
+			b.lastWords = nil
+		}
+		if b.harvest.pending() {
+			if err := b.write(nil, b.runHarvest()); err != nil {
+				return err
+			}
+		}
+		if chunk = rest; len(chunk) == 0 {
+			break
+		}
 	}
 	o := &b.s.owed
 	o.mu.Lock()
 	o.delivering = false
-	wake := o.empty() || o.copyIn
+	wake, waits := o.empty() || o.copyIn, o.waits
 	o.mu.Unlock()
 	if wake {
+		if waits {
+			b.side.wakes()
+		}
 		o.cond.Broadcast()
 		b.s.endIfDraining()
 	}
@@ -79,16 +102,20 @@ func (b *backend) feed(chunk []byte) error {
 }
 
 // account goes through chunk, enters what it finds, and returns what the client must get. The account says that answers
-// are being delivered until the caller takes that back.
-func (b *backend) account(chunk []byte) (prefix, visible []byte) {
+// are being delivered until the caller takes that back. rest is what must wait until the rows in harvest have been run.
+func (b *backend) account(chunk []byte) (prefix, visible, rest []byte) {
 	o := &b.s.owed
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.delivering = true
+	if b.rebuilt = false; cap(b.out) > 2*bufferSize {
+		b.out = nil
+	}
 	if b.hdrLen > 0 {
 		prefix, chunk = b.resume(chunk)
 	}
-	return prefix, b.walk(chunk)
+	visible, rest = b.walk(chunk)
+	return prefix, visible, rest
 }
 
 // resume completes a header of which the beginning was held back. prefix is what the client must get of it.
@@ -99,28 +126,41 @@ func (b *backend) resume(chunk []byte) (prefix, rest []byte) {
 		return nil, nil
 	}
 	b.hdrLen = 0
+	if held := b.takeHeld(b.hdr[0]); held != nil {
+		prefix = held
+	}
 	b.begin(b.hdr[:])
 	if !b.hiding {
 		b.prefix = b.hdr // walk may hold back the next one
-		prefix = b.prefix[:]
+		prefix = append(prefix, b.prefix[:]...)
 	}
 	if b.inMessage && b.passing == 0 {
-		b.finish()
+		b.finish(nil)
 	}
 	return prefix, chunk[n:]
 }
 
-// walk goes through the messages in chunk, keeps the account, and returns chunk without what the client must not see.
-func (b *backend) walk(chunk []byte) []byte {
+// walk goes through the messages in chunk, keeps the account, and returns chunk without what the client must not see. It
+// stops in front of a message that must wait for the rows in harvest.
+func (b *backend) walk(chunk []byte) (visible, rest []byte) {
 	pos, kept := 0, 0
 	keep := func(n int) {
 		if !b.hiding {
-			if kept != pos {
+			switch {
+			case b.rebuilt:
+				b.out = append(b.out, chunk[pos:pos+n]...)
+			case kept != pos:
 				copy(chunk[kept:], chunk[pos:pos+n])
 			}
 			kept += n
 		}
 		pos += n
+	}
+	emit := func(msg []byte) {
+		if !b.rebuilt {
+			b.out, b.rebuilt = append(b.out[:0], chunk[:kept]...), true
+		}
+		b.out = append(b.out, msg...)
 	}
 	for pos < len(chunk) {
 		if b.blind {
@@ -129,9 +169,16 @@ func (b *backend) walk(chunk []byte) []byte {
 			break
 		}
 		if !b.inMessage {
+			if b.harvest.mustRun(chunk[pos]) {
+				rest = chunk[pos:]
+				break
+			}
 			if len(chunk)-pos < headerSize {
 				b.hdrLen = copy(b.hdr[:], chunk[pos:])
 				break
+			}
+			if held := b.takeHeld(chunk[pos]); held != nil {
+				emit(held)
 			}
 			b.begin(chunk[pos:])
 			keep(headerSize)
@@ -143,10 +190,37 @@ func (b *backend) walk(chunk []byte) []byte {
 		b.passing -= n
 		keep(n)
 		if b.passing == 0 {
-			b.finish()
+			b.finish(emit)
 		}
 	}
-	return chunk[:kept]
+	if b.rebuilt {
+		return b.out, rest
+	}
+	return chunk[:kept], rest
+}
+
+// takeHeld gives what was held back, if a message of this type lets it go. An error does away with it.
+func (b *backend) takeHeld(next byte) []byte {
+	held := b.held
+	if held == nil {
+		return nil
+	}
+	switch next {
+	case 'N', 'S', 'T':
+		return nil
+	case 'D', 'C', 's':
+		if r := b.s.owed.reply(); r != nil && r.captures(next) && (next != 'D' || r.shape != nil && r.shape.harvests()) {
+			return nil
+		}
+	case 'E':
+		held = nil
+	default:
+		if b.s.owed.hides(next) {
+			return nil
+		}
+	}
+	b.held = nil
+	return held
 }
 
 // begin starts a message with its header.
@@ -156,17 +230,33 @@ func (b *backend) begin(hdr []byte) {
 		b.blind = true
 		return
 	}
+	o := &b.s.owed
 	b.typ, b.passing, b.inMessage = typ, size-headerSize, true
-	b.hiding = b.s.owed.hides(typ)
-	b.noting = size <= noteLimit &&
-		(typ == 'S' || typ == 'Z' || typ == 'K' || typ == 'C' && b.s.owed.tellsEnd() || (typ == 'E' || typ == 'T' || typ == 'n') && b.hiding)
-	b.note = b.note[:0]
+	r := o.reply()
+	b.captured = r != nil && r.captures(typ)
+	b.hiding = b.captured || o.hides(typ)
+	b.noting = b.captured || size <= noteLimit &&
+		(typ == 'S' || typ == 'Z' || typ == 'K' || typ == 'C' && o.tellsEnd() || (typ == 'E' || typ == 'T' || typ == 'n') && b.hiding)
+	if b.note = b.note[:0]; cap(b.note) > 2*bufferSize {
+		b.note = nil
+	}
 }
 
-// finish enters a message in the account when its last byte was seen.
-func (b *backend) finish() {
+// finish enters a message in the account when its last byte was seen. emit takes what goes out in place of one that was
+// captured; it is nil where none can be, because the message has no body.
+func (b *backend) finish(emit func(msg []byte)) {
 	b.inMessage = false
 	var status byte
+	if r := b.s.owed.reply(); r != nil {
+		if b.typ == '1' && r.prepared != nil {
+			r.prepared.confirmed = true
+		}
+		if b.captured {
+			if msg := b.change(r); len(msg) > 0 {
+				emit(msg)
+			}
+		}
+	}
 	switch {
 	case !b.noting:
 	case b.typ == 'Z' && len(b.note) == 1:
@@ -176,7 +266,7 @@ func (b *backend) finish() {
 			value, _, _ := bytes.Cut(rest, []byte{0})
 			b.settings.set(name, value)
 		}
-	case b.typ == 'E' && bytes.Contains(b.note, []byte("\x00VFATAL\x00")):
+	case b.typ == 'E' && !b.captured && bytes.Contains(b.note, []byte("\x00VFATAL\x00")):
 		// It was meant for a message of ours, but it ends the session and the client must know why.
 		b.lastWords = finishMessage(append([]byte{'E', 0, 0, 0, 0}, b.note...), 0)
 	case b.typ == 'T', b.typ == 'n':
@@ -187,6 +277,83 @@ func (b *backend) finish() {
 		b.s.cancelKey = string(b.note)
 	}
 	b.s.owed.answered(b.typ, status)
+}
+
+// change gives what the client gets in place of a captured message, header and all; nothing if it gets nothing, or gets
+// it later.
+func (b *backend) change(r *reply) []byte {
+	o := &b.s.owed
+	hidden := o.hides(b.typ)
+	body := b.note
+	switch b.typ {
+	case 'E':
+		if o.harvestError != nil {
+			return nil // the client gets that of the row
+		}
+		body = r.sent.mapError(body, r.query)
+	case 'N':
+		return newMessage('N', r.sent.mapError(body, r.query))
+	case 't':
+		body = trimParameters(body, r.params)
+	case 'T':
+		if r.shape != nil {
+			body = r.shape.describe(body)
+		}
+		if r.query && r.fills {
+			b.held = newMessage('T', body)
+			return nil
+		}
+	case 'D':
+		switch {
+		case r.rows != nil:
+			r.rows.take(body)
+			return nil
+		case r.shape.hasRecords(r.formats):
+			r.shape.patchRecords(body, r.formats)
+		}
+		if r.shape.harvests() {
+			if o.harvestError == nil {
+				b.harvest.add(r, body)
+			}
+			return nil
+		}
+	case 'C', 's':
+		held := b.held
+		b.held = nil
+		switch {
+		case o.harvestError != nil:
+			return nil
+		case r.holdComplete:
+			b.held = newMessage(b.typ, body)
+			return held
+		case hidden:
+			return nil
+		}
+		return append(held, newMessage(b.typ, body)...)
+	case 'n':
+		return nil
+	}
+	if hidden {
+		return nil
+	}
+	return newMessage(b.typ, body)
+}
+
+// newMessage makes a message of a type and a body.
+func newMessage(typ byte, body []byte) []byte {
+	b := make([]byte, 0, headerSize+len(body))
+	return finishMessage(append(append(b, typ, 0, 0, 0, 0), body...), 0)
+}
+
+// take keeps the first column of a DataRow's body.
+func (a *answerRows) take(body []byte) {
+	var value []byte
+	if len(body) >= 6 {
+		if n := int(int32(binary.BigEndian.Uint32(body[2:]))); n >= 0 && n <= len(body)-6 {
+			value = append([]byte{}, body[6:6+n]...)
+		}
+	}
+	a.values = append(a.values, value)
 }
 
 // registerKey registers the cancel key, once, before the client learns it.
@@ -203,15 +370,15 @@ func (b *backend) write(prefix, p []byte) error {
 		return nil
 	}
 	if !b.locked {
-		b.s.clientMu.Lock()
+		b.side.lockClient()
 		b.locked = true
 	}
 	var err error
 	if len(prefix) > 0 {
-		_, err = b.s.client.Write(prefix)
+		err = b.side.write(b.s.client, prefix)
 	}
 	if err == nil && len(p) > 0 {
-		_, err = b.s.client.Write(p)
+		err = b.side.write(b.s.client, p)
 	}
 	if err == nil && (!b.inMessage || b.hiding) {
 		b.unlock()
@@ -226,7 +393,7 @@ func (b *backend) unlock() {
 	}
 }
 
-// end lets go of what the session holds. It is called once, by the reading goroutine.
+// end lets go of what the session holds. It is called once, by the goroutine that runs the side.
 func (b *backend) end() {
 	b.unlock()
 	if b.keyKnown {

@@ -22,8 +22,8 @@ func (s *session) startupExpired() {
 	}
 }
 
-// abort makes both goroutines of the session end. It does not wait for them, and may be called by either: closing a
-// connection would wait until nobody reads it, so it is shut down, and closed by run.
+// abort makes both sides of the session end. It does not wait for them, and may be called by either: closing a
+// connection could wait until nobody reads it, so it is shut down, and closed when both sides have ended.
 func (s *session) abort() {
 	s.owed.close()
 	s.interrupt(errTerminated)
@@ -32,13 +32,19 @@ func (s *session) abort() {
 }
 
 // shutdown ends a connection in both directions: who reads or writes it is woken.
-func shutdown(c net.Conn) {
+func shutdown(c conn) {
+	if k, ok := c.(*sock); ok {
+		_ = k.shutdown(unix.SHUT_RDWR)
+		return
+	}
 	if t, ok := c.(interface{ NetConn() net.Conn }); ok {
 		c = t.NetConn() // of TLS
 	}
 	sc, ok := c.(syscall.Conn)
 	if !ok {
-		_ = c.SetDeadline(time.Unix(1, 0))
+		if d, ok := c.(net.Conn); ok {
+			_ = d.SetDeadline(time.Unix(1, 0))
+		}
 		return
 	}
 	if raw, err := sc.SyscallConn(); err == nil {
@@ -77,9 +83,15 @@ func (s *session) endIfDraining() {
 	defer s.clientMu.Unlock()
 	s.ended = true
 	e := &pgError{code: codeAdminShutdown, message: "terminating connection due to administrator command"}
-	_ = s.client.SetWriteDeadline(time.Now().Add(terminateWait))
-	_, _ = s.client.Write(e.append(nil, "FATAL"))
-	_ = s.server.SetWriteDeadline(time.Now().Add(terminateWait))
-	_, _ = s.server.Write([]byte{'X', 0, 0, 0, 4})
+	lastWords(s.client, e.append(nil, "FATAL"))
+	lastWords(s.server, []byte{'X', 0, 0, 0, 4})
 	s.abort()
+}
+
+// lastWords writes to a connection that is to be ended. A sock takes what it has room for, others get some time.
+func lastWords(c conn, b []byte) {
+	if d, ok := c.(net.Conn); ok {
+		_ = d.SetWriteDeadline(time.Now().Add(terminateWait))
+	}
+	_, _ = c.Write(b)
 }

@@ -11,10 +11,12 @@ import (
 // SQLSTATEs that the proxy itself raises. Those of the table come with the table's errors.
 const (
 	codeConnectionFailure   = "08001" // postgres cannot be reached; only ever at the start of a session
+	codeOutcomeUnknown      = "40003"
 	codeProtocolViolation   = "08P01"
 	codeFeatureNotSupported = "0A000"
 	codeInvalidText         = "22P02"
 	codeNullNotAllowed      = "22004"
+	codeActiveTransaction   = "25001"
 	codeInFailedTransaction = "25P02"
 	codeNotAuthorized       = "28000"
 	codeUndefinedPortal     = "34000"
@@ -24,6 +26,7 @@ const (
 	codeIndeterminateType   = "42P18"
 	codeTooManyConnections  = "53300"
 	codeAdminShutdown       = "57P01"
+	codeUntranslatable      = "22P05"
 	codeInternal            = "XX000"
 )
 

@@ -13,7 +13,9 @@ func itoa(n int) string { return strconv.Itoa(n) }
 func mentionsCall(text []byte) bool { return sqlrewrite.Mentions(text) }
 
 // mayCall is the gate in front of the parser.
-func (f *frontend) mayCall(text []byte) bool { return !f.noSQL && mentionsCall(text) }
+func (f *frontend) mayCall(text []byte) bool {
+	return !f.noSQL && (mentionsCall(text) || f.mayExecute(text))
+}
 
 // extended is the state of the extended protocol that is ours: prepared statements and portals of local statements.
 // A named statement of ours has a stand-in of the same name on the server, so that the server keeps the one name space:
@@ -31,17 +33,20 @@ type extended struct {
 	staleStmt, stalePortal bool
 }
 
-// prepared is a prepared statement of ours.
+// prepared is a prepared statement of ours, or one that the server has in another form.
 type prepared struct {
-	st    *statement
-	types []uint32 // of the parameters
-	drops uint64   // owed.drops when the server was last known to have the name
+	st        *statement
+	types     []uint32 // of the parameters
+	drops     uint64   // owed.drops when the server was last known to have the name
+	remote    *remote  // if the server runs it; st is nil then
+	confirmed bool     // the server has said that it has it; of remote ones
 }
 
-// portal is a bound statement of ours.
+// portal is a bound statement of ours, or one of a rewritten statement, which the server has.
 type portal struct {
 	cursor
-	tx transaction // in which it was made
+	remote *remote
+	tx     transaction // in which it was made
 }
 
 // live says whether messages of the extended protocol may be ours.
@@ -78,7 +83,7 @@ func (x *extended) dropPortal(name string) {
 	if p := x.portals[name]; p != nil {
 		p.close()
 		delete(x.portals, name)
-		if name == "" {
+		if name == "" && p.remote == nil {
 			x.spare = p
 		}
 	}
@@ -129,6 +134,9 @@ func (f *frontend) extendedMessage(typ byte, msg []byte) (ours bool, err error) 
 			return true, err
 		}
 		return !f.forwarded, f.flushOut()
+	}
+	if name, p, o := f.remoteTarget(typ, body); p != nil || o != nil {
+		return f.remoteMessage(typ, msg, name, p, o)
 	}
 	ours = f.isOurs(typ, body)
 	portal, replaces := f.replaces(typ, body)
@@ -232,7 +240,7 @@ func (f *frontend) bind(body []byte) (bool, error) {
 	if tx.status == 'E' {
 		return true, f.fail(errFailedTransaction)
 	}
-	if e := f.convertibleParameters(p, m); e != nil {
+	if e := f.convertParameters(p, m); e != nil {
 		return true, f.fail(e)
 	}
 	name := string(m.portal)
@@ -317,7 +325,7 @@ func (f *frontend) execute(body []byte) error {
 	if suspended {
 		f.out = append(f.out, 's', 0, 0, 0, 4)
 	} else {
-		f.out = appendComplete(f.out, rows)
+		f.out = p.st.appendComplete(f.out, rows)
 	}
 	return f.flushLong()
 }
@@ -327,10 +335,15 @@ func (f *frontend) closeMessage(body []byte) (ours bool, err error) {
 	kind, raw, _ := target(body)
 	name := string(raw)
 	if kind == 'P' {
+		o := f.ext.portals[name]
 		f.ext.dropPortal(name)
+		if o != nil && o.remote != nil {
+			return false, nil
+		}
 	} else {
+		p := f.ext.stmts[name]
 		delete(f.ext.stmts, name)
-		if name != "" {
+		if name != "" || p != nil && p.remote != nil {
 			return false, nil
 		}
 	}

@@ -2,8 +2,8 @@ package proxy
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/binary"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -24,75 +24,6 @@ var (
 	faultSeed = flag.Uint64("faultseed", 0, "seed of TestFaults, to play one again; 0 for a new one")
 )
 
-// faultKind is what goes wrong with what one side sends.
-type faultKind int
-
-const (
-	faultNone  faultKind = iota
-	faultStall           // nothing more for a while
-	faultShut            // no more is sent, but what comes is still read
-	faultClose           // the connection is closed
-	faultReset           // and reset
-	faultKinds
-)
-
-func (k faultKind) String() string {
-	return []string{"nothing", "a stall", "a half-close", "a close", "a reset"}[k]
-}
-
-var errFault = errors.New("the fault of this test")
-
-// faultyConn writes in pieces of random size, and does what kind says once at bytes were written.
-type faultyConn struct {
-	net.Conn
-	rnd   *rand.Rand
-	piece int
-	kind  faultKind
-	at    int
-	stall func()
-}
-
-func (c *faultyConn) Write(b []byte) (n int, err error) {
-	for n < len(b) {
-		size := 1 + c.rnd.IntN(min(len(b)-n, c.piece))
-		if c.kind != faultNone {
-			size = min(size, c.at)
-		}
-		if size == 0 {
-			if err := c.happen(); err != nil {
-				return n, err
-			}
-			continue
-		}
-		w, err := c.Conn.Write(b[n : n+size])
-		n, c.at = n+w, c.at-w
-		if err != nil {
-			return n, err
-		}
-	}
-	return n, nil
-}
-
-func (c *faultyConn) happen() error {
-	kind := c.kind
-	switch kind {
-	case faultStall:
-		c.kind = faultNone
-		c.stall()
-		return nil
-	case faultShut:
-		_ = closeWrite(c.Conn)
-	case faultReset:
-		if tcp, ok := c.Conn.(*net.TCPConn); ok {
-			_ = tcp.SetLinger(0)
-		}
-		fallthrough
-	default:
-		c.Conn.Close()
-	}
-	return errFault
-}
-
 // faultRun is one conversation with at most one fault on each side.
 type faultRun struct {
 	number         int
@@ -104,7 +35,8 @@ type faultRun struct {
 	clientAt       int // behind the startup packet
 	serverAt       int // from its first byte on
 	terminate      bool
-	stopReading    int // the client stops reading for a while after so many bytes; < 0 for never
+	beneath        bool // the client's fault is one of the socket, beneath TLS, where borders are not those of messages
+	stopReading    int  // the client stops reading for a while after so many bytes; < 0 for never
 	ended          chan struct{}
 }
 
@@ -153,14 +85,18 @@ func newFaultRun(t testing.TB, seed uint64, number int) *faultRun {
 }
 
 func (run *faultRun) String() string {
-	return fmt.Sprintf("run %d: %v of the client's behind %d bytes, %v of the server's behind %d bytes, stops reading at %d\n%s",
-		run.number, run.client, run.clientAt, run.server, run.serverAt, run.stopReading, strings.Join(run.script, "\n"))
+	where := ""
+	if run.beneath {
+		where = " beneath TLS"
+	}
+	return fmt.Sprintf("run %d: %v of the client's%s behind %d bytes, %v of the server's behind %d bytes, stops reading at %d\n%s",
+		run.number, run.client, where, run.clientAt, run.server, run.serverAt, run.stopReading, strings.Join(run.script, "\n"))
 }
 
 // want is the least and the most that the client may see. The server owes nothing that it has not been told to flush.
 func (run *faultRun) want() (least, most string) {
 	upTo := len(run.send)
-	if run.client == faultShut {
+	if run.client == faultShut && !run.beneath {
 		upTo = run.clientAt
 	}
 	var said bytes.Buffer
@@ -168,7 +104,7 @@ func (run *faultRun) want() (least, most string) {
 	m.write(run.send[:upTo])
 	most = faultGreetingTypes + types(said.Bytes())
 	switch {
-	case run.server > faultStall, run.client > faultShut:
+	case run.server > faultStall, run.client > faultShut, run.beneath && run.client == faultShut:
 		return "", most
 	default:
 		return most[:strings.LastIndexByte(most, ' ')+1], most
@@ -295,12 +231,18 @@ func readStartupBytes(c net.Conn) ([]byte, error) {
 
 // play plays the client of a run and returns all that it saw.
 func (run *faultRun) play(c net.Conn, stall func()) []byte {
-	w := &faultyConn{Conn: c, rnd: run.rnd, piece: 100, kind: run.client, at: run.clientAt, stall: stall}
+	w := &faultyConn{Conn: c, rnd: run.rnd, piece: 100, stall: stall}
+	faulty := w
+	if run.beneath {
+		faulty = c.(*tls.Conn).NetConn().(*faultyConn)
+		faulty.stall = stall
+	}
+	_, err := c.Write(startWire(3<<16, "application_name", strconv.Itoa(run.number)))
+	faulty.kind, faulty.at = run.client, run.clientAt
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		start := startWire(3<<16, "application_name", strconv.Itoa(run.number))
-		if _, err := c.Write(start); err != nil {
+		if err != nil {
 			return
 		}
 		send := run.send
@@ -309,7 +251,7 @@ func (run *faultRun) play(c net.Conn, stall func()) []byte {
 		}
 		if _, err := w.Write(send); err == nil {
 			if run.client > faultStall {
-				_ = w.happen() // behind the last byte
+				_ = faulty.happen() // behind the last byte
 			} else if !run.terminate {
 				_ = closeWrite(c)
 			}
@@ -364,14 +306,14 @@ func (b *bystander) stall() {
 	}
 }
 
-func (b *bystander) run(t *testing.T, addr string, stop *atomic.Bool) {
+func (b *bystander) run(t *testing.T, to wireTarget, stop *atomic.Bool) {
 	defer func() {
 		b.mu.Lock()
 		b.over = true
 		b.mu.Unlock()
 		b.cond.Broadcast()
 	}()
-	w := dialWire(t, addr)
+	w := to.dial(t)
 	defer w.c.Close()
 	for !stop.Load() {
 		w.deadline()
@@ -398,36 +340,52 @@ func (b *bystander) run(t *testing.T, addr string, stop *atomic.Bool) {
 
 // TestFaults plays random conversations in which connections stall, close, half-close or are reset behind any byte of the
 // client's or of the server's, and every write is cut at random. The session ends, the client sees nothing but the
-// beginning of what it should see, and a bystander notices nothing. What is left over is found by TestMain.
+// beginning of what it should see, and a bystander notices nothing. What is left over is found by TestMain. With TLS to the
+// client faults happen in what the client says and, in every other run, in the records beneath.
 func TestFaults(t *testing.T) {
-	n := *faultRuns
+	n := 4000
 	switch {
-	case n > 0:
+	case *faultRuns > 0:
+		n = *faultRuns
 	case testing.Short():
 		n = 1000
-	default:
-		n = 4000
 	}
+	t.Run("plain", func(t *testing.T) { faults(t, n, nil) })
+	t.Run("TLS", func(t *testing.T) { faults(t, max(1, n/4), newAuthority(t)) })
+}
+
+// faults plays n runs, with TLS to the client if there is an authority.
+func faults(t *testing.T, n int, ca *authority) {
 	seed := faultSeedOf(t, n)
 	by := &bystander{}
 	by.cond = sync.NewCond(&by.mu)
 	server := newFaultServer(t, by.stall)
-	srv, addr := startProxy(t, Config{Upstream: server.l.Addr().String(), Table: newMapTable()})
+	var access Access
+	var to wireTarget
+	if ca != nil {
+		access.ClientTLS = ca.issue("raftproxy", "127.0.0.1").clientTLS(ClientTLSRequire)
+		to.tls = &tls.Config{RootCAs: ca.pool, ServerName: "127.0.0.1"}
+	}
+	srv, addr := startProxy(t, Config{Upstream: server.l.Addr().String(), Table: newMapTable(), Access: access})
+	to.addr = addr
 	var stop atomic.Bool
 	bystanding := make(chan struct{})
-	go func() { defer close(bystanding); by.run(t, addr, &stop) }()
+	go func() { defer close(bystanding); by.run(t, to, &stop) }()
 	defer func() { stop.Store(true); <-bystanding }()
 
 	var whole atomic.Int64
 	playFaults(t, n, func(number int) error {
 		run := newFaultRun(t, seed, number)
+		if to.tls != nil && number%2 == 1 {
+			run.beneath = true
+			run.clientAt += run.clientAt / 2 // records are longer than what is in them
+		}
 		server.runs.Store(number, run)
 		defer server.runs.Delete(number)
-		c, err := net.Dial("tcp", addr)
+		c, err := run.dial(to)
 		if err != nil {
 			return err
 		}
-		_ = c.SetDeadline(time.Now().Add(wireTimeout))
 		started := time.Now()
 		got := run.play(c, by.stall)
 		if time.Since(started) >= wireTimeout {
@@ -451,6 +409,29 @@ func TestFaults(t *testing.T) {
 	})
 	t.Logf("%d runs came to their natural end", whole.Load())
 	eventually(t, "all sessions but the bystander's end", func() bool { return srv.Sessions() <= 1 })
+}
+
+// dial connects the client of a run, up to its startup packet.
+func (run *faultRun) dial(to wireTarget) (net.Conn, error) {
+	c, err := net.Dial("tcp", to.addr)
+	if err != nil {
+		return nil, err
+	}
+	_ = c.SetDeadline(time.Now().Add(wireTimeout))
+	if to.tls == nil {
+		return c, nil
+	}
+	if _, err := c.Write(requestTLS); err != nil {
+		return nil, err
+	}
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+		return nil, err
+	}
+	if run.beneath {
+		c = &faultyConn{Conn: c, rnd: rand.New(rand.NewPCG(uint64(run.number), 9)), piece: 100}
+	}
+	secure := tls.Client(c, to.tls)
+	return secure, secure.Handshake()
 }
 
 func faultSeedOf(t *testing.T, n int) uint64 {

@@ -7,9 +7,10 @@ import (
 
 const headerSize = 5 // a message's type and length
 
-// frontend is the client's side of a session. All of it belongs to the goroutine that reads the client.
+// frontend is the client's side of a session. All of it belongs to the goroutine that runs the side.
 type frontend struct {
-	s *session
+	s    *session
+	side side
 
 	passing   int    // bytes of the current message that are still to be forwarded unread
 	discard   int    // bytes of it that are still to be thrown away
@@ -17,6 +18,8 @@ type frontend struct {
 	started   bool   // the server was ready once
 	blind     bool   // the stream made no sense: everything is forwarded and the server may judge
 	unsettled []entry
+	replies   []*reply // of those in unsettled that are marked replied
+	queued    []byte   // messages for the server in place of the client's, which go out with the next ones
 
 	// before is what was walked over in front of the message that is being looked at, and is not yet forwarded.
 	before []byte
@@ -36,6 +39,7 @@ type frontend struct {
 	settings settings // as of the last settle
 	noSQL    bool     // the connection is one for physical replication, which runs no SQL
 
+	calls  callSettings
 	last   lastPlan
 	simple cursor      // of simple queries
 	bound  bindMessage // scratch of bind
@@ -126,8 +130,10 @@ func (f *frontend) walk(chunk []byte) error {
 			return err
 		}
 		if ours {
-			if err := f.forwardBefore(); err != nil {
-				return err
+			if len(f.before) > 0 {
+				if err := f.forwardBefore(); err != nil {
+					return err
+				}
 			}
 		} else {
 			f.note(typ)
@@ -194,6 +200,7 @@ func (f *frontend) reads(typ byte, size int, msg []byte) bool {
 			return false // too soon for anything of this size: the server may judge
 		}
 		if size > f.s.srv.cfg.InspectLimit {
+			f.side.leave()
 			f.s.srv.tooLarge(f.s, size)
 			return false
 		}
@@ -262,17 +269,31 @@ func (f *frontend) note(typ byte) {
 	f.unsettled = append(f.unsettled, entry(typ))
 }
 
-// forward sends b to the server, with what is noted entered in the account first. Answers of our own that are
-// still held go out before it: the server may answer at once.
+// forward sends what is queued, and b, to the server, with what is noted entered in the account first. Answers of our own
+// that are still held go out before it: the server may answer at once.
 func (f *frontend) forward(b []byte) error {
 	if len(f.unsettled) > 0 {
 		o := &f.s.owed
 		o.mu.Lock()
+		replies := f.replies
 		for _, e := range f.unsettled {
+			if e&replied != 0 {
+				o.pushReplied(e, replies[0])
+				replies = replies[1:]
+				continue
+			}
 			o.push(e)
 		}
 		o.mu.Unlock()
 		f.unsettled = f.unsettled[:0]
+		clear(f.replies)
+		f.replies = f.replies[:0]
+	}
+	if len(f.queued) > 0 {
+		b = append(f.queued, b...)
+		if f.queued = b[:0]; cap(b) > bufferSize {
+			f.queued = nil
+		}
 	}
 	if len(b) == 0 {
 		return nil
@@ -280,10 +301,28 @@ func (f *frontend) forward(b []byte) error {
 	if err := f.flushOut(); err != nil {
 		return err
 	}
-	if _, err := f.s.server.Write(b); err != nil {
+	if err := f.side.write(f.s.server, b); err != nil {
 		return fmt.Errorf("%w: %w", errServerGone, err)
 	}
 	return nil
+}
+
+// queue has a message of ours go to the server in place of the one that is being looked at, behind what stands in front
+// of that, together with what comes next. r is set if e is marked replied.
+func (f *frontend) queue(msg []byte, e entry, r *reply) {
+	f.queued = append(append(f.queued, f.before...), msg...)
+	f.before = nil
+	f.unsettled = append(f.unsettled, e)
+	if r != nil {
+		f.replies = append(f.replies, r)
+	}
+	switch k := e.kind(); {
+	case isExtended(k):
+		f.forwarded = true
+		f.serverUnnamed = f.serverUnnamed || k == 'P' || k == 'B'
+	case e.endsInReady():
+		f.forwarded = false
+	}
 }
 
 // send sends messages of our own making to the server and enters them as given.
@@ -296,6 +335,9 @@ func (f *frontend) send(msg []byte, entries ...entry) error {
 func (f *frontend) forwardBefore() error {
 	b := f.before
 	f.before = nil
+	if len(b) == 0 && len(f.queued) == 0 {
+		return nil
+	}
 	return f.forward(b)
 }
 
@@ -311,7 +353,7 @@ func (f *frontend) flushOut() error {
 	}
 	var err error
 	if len(f.out) > 0 {
-		err = f.s.writeClient(f.out)
+		err = f.writeClient(f.out)
 	}
 	if f.outBuf != nil {
 		buffers.Put(f.outBuf)
@@ -340,7 +382,7 @@ func (f *frontend) buffer() {
 	}
 }
 
-// end lets go of what the session holds. It is called once, by the reading goroutine.
+// end lets go of what the session holds. It is called once, by the goroutine that runs the side.
 func (f *frontend) end() {
 	f.ext.clear()
 	if f.outBuf != nil {
@@ -379,19 +421,28 @@ func (f *frontend) settle() (settled, error) {
 		if o.copyIn {
 			return settledCopying, nil
 		}
+		f.side.leave()
+		o.waits = true
 		o.cond.Wait()
+		o.waits = false
 	}
 	if o.closed {
 		return 0, errTerminated
 	}
 	f.started = true
-	f.settings = f.s.back.settings
-	f.ext.forget(o.tx)
-	o.watchTags = f.ext.named()
+	f.upToDate()
 	if o.skipping {
 		return settledSkipping, nil
 	}
 	return settledIdle, nil
+}
+
+// upToDate takes over what the server's side knows of the session. The caller holds owed.mu.
+func (f *frontend) upToDate() {
+	o := &f.s.owed
+	f.settings = f.s.back.settings
+	f.ext.forget(o.tx)
+	o.watchTags = f.ext.named() || f.calls.used
 }
 
 var flushMessage = []byte{'H', 0, 0, 0, 4}

@@ -203,19 +203,25 @@ func TestEncodings(t *testing.T) {
 	w := dialWire(t, addr)
 	w.expect("SELECT raftable('é', 'ü')", `D ""`)
 	w.expect("SET client_encoding TO 'LATIN1'", "C SET")
-	w.expect("SELECT raftable('é', 'x')", `C="0A000"`) // the text was seen before, under UTF8
-	w.expect("SELECT raftable()", `C="0A000"`)         // what is in the table cannot be shown
-	w.expect("SELECT raftable('k', 'ascii')", `D ""`)
-	for _, value := range []string{"é", `\xe9`} {
-		got := strings.Join(w.run(&script{lines: []string{`> parse "" "SELECT raftable('k', $1)"`, `> bind "" "" "` + value + `"`,
+	w.expect("SELECT raftable('é')", `D NULL`) // the text was seen before, under UTF8; here it is another key
+	w.expect("SELECT raftable('\xe9')", `D "\xfc"`)
+	w.expect("SELECT raftable('\xe8', '\xe0')", `D ""`)
+	w.expect("SELECT * FROM raftable()", `D "\xe8" "\xe0"`)
+	for value, want := range map[string]string{`\xe9`: `D "\xfc"`, "é": "D NULL"} {
+		got := strings.Join(w.run(&script{lines: []string{`> parse "" "SELECT raftable($1)"`, `> bind "" "" "` + value + `"`,
 			`> execute ""`, "> sync", "> wait"}}), "\n")
-		if !strings.Contains(got, `C="0A000"`) {
+		if !strings.Contains(got, want) {
 			t.Errorf("a parameter %q under LATIN1: %s", value, got)
 		}
 	}
-	w.expect("SELECT raftable('k')", `D "ascii"`)
+	table.rows["k"] = "ключ"
+	w.expect("SELECT raftable('k')", `C="22P05"`)
+	w.expect("SET client_encoding TO 'JOHAB'", "C SET")
+	w.expect("SELECT raftable('\xe9', 'x')", `C="0A000"`)
+	w.expect("SELECT raftable('k', 'ascii')", `D ""`)
 	w.expect("SET client_encoding TO 'UTF8'", "C SET")
 	w.expect("SELECT raftable('é')", `D "ü"`)
+	w.expect("SELECT raftable('è')", `D "à"`)
 }
 
 // TestNothingRunsAfterTheServerIsGone neither answers nor sets.

@@ -66,6 +66,14 @@ func (f *frontend) listRow(c *cursor, lists []list) error {
 	at := len(f.out)
 	f.out = appendRowStart(f.out, len(c.st.Columns))
 	record := 0
+	if f.settings.foreignEncoding != "" {
+		converted, err := f.convertRows(lists)
+		if err != nil {
+			f.out = f.out[:at]
+			return err
+		}
+		lists = converted
+	}
 	for i, col := range c.st.Columns {
 		l := &lists[record]
 		switch {
@@ -81,10 +89,6 @@ func (f *frontend) listRow(c *cursor, lists []list) error {
 		default:
 			f.out = appendValue(f.out, c.cells[i].value)
 		}
-		if err := f.convertibleRow(l); err != nil {
-			f.out = f.out[:at]
-			return err
-		}
 	}
 	f.out = finishMessage(f.out, at)
 	if len(f.out) >= flushAt {
@@ -93,11 +97,19 @@ func (f *frontend) listRow(c *cursor, lists []list) error {
 	return nil
 }
 
-func (f *frontend) convertibleRow(l *list) error {
-	if err := f.convertible(l.key); err != nil {
-		return err
+// convertRows gives the current rows of lists in the client's encoding.
+func (f *frontend) convertRows(lists []list) ([]list, error) {
+	out := append([]list(nil), lists...)
+	for i := range out {
+		var e *pgError
+		if out[i].key, e = f.settings.fromUTF8(out[i].key); e != nil {
+			return nil, e
+		}
+		if out[i].value, e = f.settings.fromUTF8(out[i].value); e != nil {
+			return nil, e
+		}
 	}
-	return f.convertible(l.value)
+	return out, nil
 }
 
 func appendNull(dst []byte) []byte { return append(dst, 0xff, 0xff, 0xff, 0xff) }

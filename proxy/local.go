@@ -58,6 +58,9 @@ func (f *frontend) run(c *cursor, limit int) (rows int, suspended bool, err erro
 	if c.done {
 		return 0, false, nil
 	}
+	if c.st.list || c.st.sets || f.calls.linearizable {
+		f.side.leave() // for it may wait, or take long
+	}
 	if !c.started {
 		c.started = true
 		c.done = true // an error in what follows ends the cursor
@@ -88,17 +91,22 @@ func (f *frontend) run(c *cursor, limit int) (rows int, suspended bool, err erro
 
 // start waits for what the statement must see, and runs its columns from left to right. Without a list it appends the row.
 func (f *frontend) start(c *cursor) error {
+	if err := f.refreshSettings(); err != nil {
+		return err
+	}
+	if c.st.command != nil {
+		return f.runCommand(c)
+	}
 	ctx := context.Context(nil)
-	if waits := c.st.sets || c.st.reads && f.s.srv.cfg.Linearizable; waits {
+	if c.st.sets || c.st.reads && f.calls.linearizable {
+		f.side.leave() // what the server says of the settings may be news
 		var done func()
 		ctx, done = f.s.statementContext()
 		defer done()
 	}
-	if c.st.reads && f.s.srv.cfg.Linearizable {
-		ctx, cancel := context.WithTimeout(ctx, f.s.srv.cfg.SetTimeout)
-		defer cancel()
-		if err := f.s.srv.cfg.Table.Barrier(ctx); err != nil {
-			return tableError(err)
+	if c.st.reads && f.calls.linearizable {
+		if e := f.s.barrier(ctx); e != nil {
+			return e
 		}
 	}
 	if c.st.From {
@@ -174,7 +182,21 @@ func (f *frontend) column(ctx context.Context, c *cursor, i int) error {
 		return nil
 	}
 	binary.BigEndian.PutUint32(out[at:], uint32(len(out)-at-4))
-	return f.convertible(out[at+4:])
+	return f.convertCell(at)
+}
+
+// convertCell converts the value that f.out ends with, whose length stands at at, to the client's encoding.
+func (f *frontend) convertCell(at int) error {
+	if f.settings.foreignEncoding == "" {
+		return nil
+	}
+	value, e := f.settings.fromUTF8(f.out[at+4:])
+	if e != nil {
+		return e
+	}
+	f.out = append(f.out[:at+4], value...)
+	binary.BigEndian.PutUint32(f.out[at:], uint32(len(value)))
+	return nil
 }
 
 func (c *cursor) arg(a argument) []byte {
@@ -184,22 +206,32 @@ func (c *cursor) arg(a argument) []byte {
 	return a.value
 }
 
+var errNullKey = &pgError{code: codeNullNotAllowed, message: "raftable: the key must not be NULL", detail: "Nothing was set."}
+
+// callLimit reads the timeout of a set, in milliseconds.
+func callLimit(t []byte) (time.Duration, *pgError) {
+	ms, e := parseInt4(t)
+	if e != nil {
+		return 0, e
+	}
+	if ms <= 0 {
+		return 0, &pgError{code: codeInvalidParameter, message: "raftable: the timeout must be positive",
+			detail: "Nothing was set.", hint: "Give the timeout in milliseconds."}
+	}
+	return time.Duration(ms) * time.Millisecond, nil
+}
+
 func (f *frontend) set(ctx context.Context, c *cursor, args []argument, key []byte) error {
 	if key == nil {
-		return &pgError{code: codeNullNotAllowed, message: "raftable: the key must not be NULL", detail: "Nothing was set."}
+		return errNullKey
 	}
-	limit := f.s.srv.cfg.SetTimeout
+	limit := f.calls.timeout
 	if len(args) == 3 {
 		if t := c.arg(args[2]); t != nil {
-			ms, e := parseInt4(t)
-			if e != nil {
+			var e *pgError
+			if limit, e = callLimit(t); e != nil {
 				return e
 			}
-			if ms <= 0 {
-				return &pgError{code: codeInvalidParameter, message: "raftable: the timeout must be positive",
-					detail: "Nothing was set.", hint: "Give the timeout in milliseconds."}
-			}
-			limit = time.Duration(ms) * time.Millisecond
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
@@ -214,19 +246,6 @@ func (f *frontend) set(ctx context.Context, c *cursor, args []argument, key []by
 		return tableError(err)
 	}
 	return nil
-}
-
-// convertible refuses what could not be sent under the session's client_encoding.
-func (f *frontend) convertible(b []byte) error {
-	enc := f.settings.foreignEncoding
-	if enc == "" || isASCII(b) {
-		return nil
-	}
-	return &pgError{
-		code:    codeFeatureNotSupported,
-		message: "raftable() cannot convert its text to client_encoding " + enc,
-		hint:    "SET client_encoding TO 'UTF8'.",
-	}
 }
 
 func isASCII(b []byte) bool {
@@ -253,7 +272,11 @@ func appendValue(dst, v []byte) []byte {
 	return append(dst, v...)
 }
 
-func appendComplete(dst []byte, rows int) []byte {
+// appendComplete appends the statement's CommandComplete.
+func (st *statement) appendComplete(dst []byte, rows int) []byte {
+	if st.command != nil {
+		return append(dst, newMessage('C', []byte(commandTag(st.command)+"\x00"))...)
+	}
 	at := len(dst)
 	dst = append(dst, "C\x00\x00\x00\x00SELECT "...)
 	dst = strconv.AppendInt(dst, int64(rows), 10)

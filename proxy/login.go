@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"time"
 )
@@ -33,9 +34,10 @@ const scramPlus = "SCRAM-SHA-256-PLUS"
 // by message: one of the client's for each that postgres asks for. It ends with postgres' AuthenticationOk; only then do
 // the two goroutines of the session start, which have no limits that somebody unknown could not abuse.
 type login struct {
-	s  *session
-	st *startup
-	a  *access
+	s              *session
+	client, server net.Conn
+	st             *startup
+	a              *access
 
 	asked  bool       // postgres asked for a credential
 	answer chan error // of the goroutine that reads the client's answer; nil when none runs
@@ -47,13 +49,13 @@ var (
 	errAnswerCut  = errors.New("proxy: the client's part of the login broke off in the middle of a message")
 )
 
-// login brings the client through authentication. After an error the session is over and both connections are closed.
-func (s *session) login(st *startup, a *access) error {
-	l := &login{s: s, st: st, a: a}
+// login brings the client of st through authentication. After an error the session is over and both connections are closed.
+func (s *session) login(st *startup, server net.Conn, a *access) error {
+	l := &login{s: s, client: st.conn, server: server, st: st, a: a}
 	err := s.guard(l.run)
 	if err != nil {
-		s.client.Close()
-		s.server.Close()
+		l.client.Close()
+		l.server.Close()
 		if l.answer != nil {
 			err = errors.Join(err, <-l.answer)
 		}
@@ -76,7 +78,7 @@ func (l *login) run() error {
 				return err
 			}
 		}
-		if _, err := l.s.client.Write(msg); err != nil {
+		if _, err := l.client.Write(msg); err != nil {
 			return err
 		}
 	}
@@ -86,7 +88,7 @@ func (l *login) run() error {
 // is passed on, and the error says so.
 func (l *login) readAsk() ([]byte, error) {
 	var hdr [headerSize]byte
-	if n, err := io.ReadFull(l.s.server, hdr[:]); err != nil {
+	if n, err := io.ReadFull(l.server, hdr[:]); err != nil {
 		return nil, l.passEnd(hdr[:n])
 	}
 	typ, size := header(hdr[:])
@@ -103,7 +105,7 @@ func (l *login) readAsk() ([]byte, error) {
 	}
 	msg := make([]byte, size)
 	copy(msg, hdr[:])
-	if n, err := io.ReadFull(l.s.server, msg[headerSize:]); err != nil {
+	if n, err := io.ReadFull(l.server, msg[headerSize:]); err != nil {
 		return nil, l.passEnd(msg[:headerSize+n])
 	}
 	return msg, nil
@@ -112,11 +114,11 @@ func (l *login) readAsk() ([]byte, error) {
 // passEnd passes on what was read and what postgres says until it closes the connection.
 func (l *login) passEnd(read []byte) error {
 	if len(read) > 0 {
-		if _, err := l.s.client.Write(read); err != nil {
+		if _, err := l.client.Write(read); err != nil {
 			return err
 		}
 	}
-	if _, err := io.Copy(l.s.client, l.s.server); err != nil {
+	if _, err := io.Copy(l.client, l.server); err != nil {
 		return err
 	}
 	return errLoginEnded
@@ -135,7 +137,7 @@ func (l *login) ask(kind uint32, msg []byte) ([]byte, error) {
 		}
 	}
 	l.asked, l.binds = true, false
-	if postgres, ok := l.s.server.(*tls.Conn); ok && kind == authSASL {
+	if postgres, ok := l.server.(*tls.Conn); ok && kind == authSASL {
 		if l.st.tls() != nil {
 			l.binds = !sameCertificate(l.a.client, postgres)
 		} else {
@@ -148,7 +150,7 @@ func (l *login) ask(kind uint32, msg []byte) ([]byte, error) {
 	go func() {
 		err := l.s.guard(l.readAnswer)
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			l.s.server.Close() // there will be no login
+			l.server.Close() // there will be no login
 		}
 		answer <- err
 	}()
@@ -158,7 +160,7 @@ func (l *login) ask(kind uint32, msg []byte) ([]byte, error) {
 // readAnswer passes one message of the client's on.
 func (l *login) readAnswer() error {
 	var hdr [headerSize]byte
-	if n, err := io.ReadFull(l.s.client, hdr[:]); err != nil {
+	if n, err := io.ReadFull(l.client, hdr[:]); err != nil {
 		if n > 0 {
 			return fmt.Errorf("%w: %w", errAnswerCut, err)
 		}
@@ -177,14 +179,14 @@ func (l *login) readAnswer() error {
 	}
 	msg := make([]byte, size)
 	copy(msg, hdr[:])
-	if _, err := io.ReadFull(l.s.client, msg[headerSize:]); err != nil {
+	if _, err := io.ReadFull(l.client, msg[headerSize:]); err != nil {
 		return fmt.Errorf("%w: %w", errAnswerCut, err)
 	}
 	if mechanism, _, _ := bytes.Cut(msg[headerSize:], []byte{0}); l.binds && string(mechanism) == scramPlus {
 		l.s.log.Warn().Msg("client refused: channel binding needs the same certificate on raftproxy and on postgres")
 		return l.reject(errBinding)
 	}
-	_, err := l.s.server.Write(msg)
+	_, err := l.server.Write(msg)
 	return err
 }
 
@@ -199,7 +201,7 @@ var errBinding = &pgError{
 
 // reject tells the client why there will be no session.
 func (l *login) reject(e *pgError) error {
-	reject(l.s.client, e)
+	reject(l.client, e)
 	return e
 }
 
@@ -211,10 +213,10 @@ func (l *login) admit(msg []byte) error {
 			return err
 		}
 	}
-	from := l.s.client.RemoteAddr()
+	from := l.client.RemoteAddr()
 	if !l.asked && !l.a.AllowTrust && !isLocal(from) && !l.certified() {
 		l.s.log.Warn().Msg("client refused: postgres asked it for no credential")
-		_, _ = l.s.server.Write([]byte{'X', 0, 0, 0, 4})
+		_, _ = l.server.Write([]byte{'X', 0, 0, 0, 4})
 		return l.reject(&pgError{
 			code:    codeNotAuthorized,
 			message: fmt.Sprintf("postgres lets user %q in without a password, and raftproxy lets nobody from the network in so", l.st.user()),
@@ -224,13 +226,13 @@ func (l *login) admit(msg []byte) error {
 				"allow-trust-from-network if everybody shall come in.",
 		})
 	}
-	_, err := l.s.client.Write(msg)
+	_, err := l.client.Write(msg)
 	return err
 }
 
 // interrupt ends the wait for an answer that postgres does not need.
 func (l *login) interrupt() error {
-	if err := l.s.client.SetReadDeadline(time.Unix(1, 0)); err != nil {
+	if err := l.client.SetReadDeadline(time.Unix(1, 0)); err != nil {
 		return err
 	}
 	err := <-l.answer
@@ -238,7 +240,7 @@ func (l *login) interrupt() error {
 	if err != nil && (!errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, errAnswerCut)) {
 		return err
 	}
-	return l.s.client.SetReadDeadline(time.Time{})
+	return l.client.SetReadDeadline(time.Time{})
 }
 
 // certified says whether the client has shown raftproxy a certificate for the user that it wants to be, by the rule

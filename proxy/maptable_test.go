@@ -7,7 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// mapTable is a Table in a map. block, if set, is called by every Set, Delete and Barrier before it takes effect.
+// mapTable is a Table in a map. block, if set, is called by every Set, Delete and Barrier before it takes effect,
+// and by SetAll for each of its keys.
 type mapTable struct {
 	mu    sync.RWMutex
 	rows  map[string]string
@@ -80,6 +81,20 @@ func (t *mapTable) Delete(ctx context.Context, key []byte) error {
 	defer t.mu.Unlock()
 	delete(t.rows, string(key))
 	return nil
+}
+
+func (t *mapTable) SetAll(ctx context.Context, keys, values [][]byte) (applied int, err error) {
+	for i, key := range keys {
+		if values[i] == nil {
+			err = t.Delete(ctx, key)
+		} else {
+			err = t.Set(ctx, key, values[i])
+		}
+		if err != nil {
+			return i, err
+		}
+	}
+	return len(keys), nil
 }
 
 func (t *mapTable) Barrier(ctx context.Context) error { return t.wait(ctx) }

@@ -3,6 +3,9 @@ package proxy
 import (
 	"bytes"
 	"encoding/binary"
+	"flag"
+	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"net"
 	"strings"
@@ -10,6 +13,11 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+)
+
+var (
+	sequences    = flag.Int("sequences", 0, "how many conversations TestSequences plays; 0 for a number that fits the time")
+	sequenceSeed = flag.Uint64("sequenceseed", 0, "seed of TestSequences, to play them again; 0 for a new one")
 )
 
 // model is a server that follows PostgreSQL's rules for the order of messages, with one kind of portal and of error. It
@@ -266,6 +274,11 @@ func (c *fakeConn) SetWriteDeadline(time.Time) error { return nil }
 // modelSession is a session between a recorded client and a model, with no goroutines: the model's answers pass through
 // the backend while the frontend's write is under way.
 func modelSession(t testing.TB) (s *session, said *bytes.Buffer) {
+	return cutSession(t, rand.New(rand.NewPCG(1, 2)))
+}
+
+// cutSession is a modelSession in which r says how the server's answers are cut.
+func cutSession(t testing.TB, r *rand.Rand) (s *session, said *bytes.Buffer) {
 	said = &bytes.Buffer{}
 	srv, err := New(Config{Upstream: "127.0.0.1:1", Table: newMapTable()})
 	if err != nil {
@@ -279,7 +292,7 @@ func modelSession(t testing.TB) (s *session, said *bytes.Buffer) {
 	server.write = func(b []byte) {
 		m.write(b)
 		for len(answers) > 0 {
-			n := 1 + rand.IntN(len(answers))
+			n := 1 + r.IntN(len(answers))
 			if err := s.back.feed(bytes.Clone(answers[:n])); err != nil {
 				t.Fatal(err)
 			}
@@ -352,12 +365,13 @@ func sequence(t testing.TB, data []byte) (msgs [][]byte, script []string) {
 	return msgs, script
 }
 
-// checkSequence plays a sequence to the yardstick and through a session, cut at random, and compares the answers.
-func checkSequence(t testing.TB, data []byte) {
+// checkSequence plays a sequence to the yardstick and through a session, cut as r says, and compares the answers. what names
+// the sequence.
+func checkSequence(t testing.TB, data []byte, r *rand.Rand, what string) {
 	msgs, script := sequence(t, data)
 	var want bytes.Buffer
 	oracle := newModel(true, func(b []byte) { want.Write(b) })
-	s, said := modelSession(t)
+	s, said := cutSession(t, r)
 	var all []byte
 	legal := script[:0]
 	for i, m := range msgs {
@@ -372,7 +386,7 @@ func checkSequence(t testing.TB, data []byte) {
 	done := make(chan error, 1)
 	go func() {
 		for len(all) > 0 {
-			n := 1 + rand.IntN(min(len(all), 80))
+			n := 1 + r.IntN(min(len(all), 80))
 			if err := s.front.feed(all[:n]); err != nil {
 				done <- err
 				return
@@ -384,40 +398,50 @@ func checkSequence(t testing.TB, data []byte) {
 	select {
 	case err := <-done:
 		if err != nil {
-			t.Fatalf("%v after\n%s", err, strings.Join(script, "\n"))
+			t.Fatalf("%s: %v after\n%s", what, err, strings.Join(script, "\n"))
 		}
 	case <-time.After(wireTimeout):
 		state := account(&s.owed)
 		s.owed.close()
 		<-done
-		t.Fatalf("the session waits for %q, answers\n%s\nwant\n%s\nin\n%s", state,
+		t.Fatalf("%s: the session waits for %q, answers\n%s\nwant\n%s\nin\n%s", what, state,
 			types(said.Bytes()), types(want.Bytes()), strings.Join(script, "\n"))
 	}
 	if got, want := types(said.Bytes()), types(want.Bytes()); got != want {
-		t.Fatalf("answers to\n%s\nare\n%s\nwant\n%s", strings.Join(script, "\n"), got, want)
+		t.Fatalf("%s: answers to\n%s\nare\n%s\nwant\n%s", what, strings.Join(script, "\n"), got, want)
 	}
 }
 
 // TestSequences compares random conversations through a session with those without one.
 func TestSequences(t *testing.T) {
-	n := 20_000
-	if testing.Short() {
+	n := *sequences
+	switch {
+	case n > 0:
+	case testing.Short():
 		n = 2_000
+	default:
+		n = 20_000
 	}
-	seed := uint64(time.Now().UnixNano())
-	r := rand.New(rand.NewPCG(seed, 1))
-	t.Logf("seed %d", seed)
-	for range n {
+	seed := *sequenceSeed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("%d sequences, seed %d", n, seed)
+	for number := range n {
+		r := rand.New(rand.NewPCG(seed, uint64(number)))
 		data := make([]byte, 1+r.IntN(80))
 		for i := range data {
 			data[i] = byte(r.Uint32())
 		}
-		checkSequence(t, data)
+		checkSequence(t, data, r, fmt.Sprintf("sequence %d of seed %d", number, seed))
 	}
 }
 
 func FuzzSequences(f *testing.F) {
 	f.Add([]byte{2, 0, 2, 4, 0, 0, 7, 0, 10})
 	f.Add([]byte{0, 5, 2, 0, 3, 4, 0, 0, 7, 0, 10, 0, 6})
-	f.Fuzz(func(t *testing.T, data []byte) { checkSequence(t, data) })
+	f.Fuzz(func(t *testing.T, data []byte) {
+		// An input is always cut alike, so that a find can be played again.
+		checkSequence(t, data, rand.New(rand.NewPCG(uint64(crc32.ChecksumIEEE(data)), 1)), "the sequence")
+	})
 }

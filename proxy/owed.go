@@ -18,6 +18,8 @@ const (
 	quietError entry = 1 << 9
 	// quiet marks messages of the proxy's own, of which the client must see nothing.
 	quiet = quietAnswer | quietError
+	// replied marks messages whose answer the client must get in another form; see reply.
+	replied entry = 1 << 10
 )
 
 func (e entry) kind() byte { return byte(e) }
@@ -42,12 +44,14 @@ type owed struct {
 	cond sync.Cond // signalled when the account becomes empty or a wait must be given up
 
 	entries []entry
-	head    int // entries[head:] are open
+	head    int      // entries[head:] are open
+	replies []*reply // of the open entries that are marked replied, in order
 
 	skipping   bool // the server discards everything until Sync
 	copyIn     bool // the server reads CopyData
 	delivering bool // answers were taken off the account but are not yet written to the client
 	closed     bool
+	waits      bool // the frontend waits for cond
 	extended   int  // how many entries belong to extended queries
 	open       bool // the server got messages of an extended query and no Sync that counts after them
 	started    bool // the first ReadyForQuery was seen
@@ -55,7 +59,11 @@ type owed struct {
 	drops      uint64 // commands that may have dropped names of prepared statements
 	watchTags  bool   // the session has named statements or portals of ours
 	standIn    bool   // the last hidden description was that of a stand-in
-	tx         transaction
+	// settingChanges counts the commands that may have changed a setting.
+	settingChanges uint64
+	// harvestError is the error of a call in a row of the statement that runs now.
+	harvestError *pgError
+	tx           transaction
 }
 
 // transaction is what is known of the server's transaction.
@@ -76,7 +84,10 @@ func (o *owed) init() {
 }
 
 // push adds what is about to be sent. The caller holds mu.
-func (o *owed) push(e entry) {
+func (o *owed) push(e entry) { o.pushReplied(e, nil) }
+
+// pushReplied adds what is about to be sent; r is set if e is marked replied. The caller holds mu.
+func (o *owed) pushReplied(e entry, r *reply) {
 	k := e.kind()
 	o.open = o.open || isExtended(k)
 	switch {
@@ -103,6 +114,9 @@ func (o *owed) push(e entry) {
 	}
 	if isExtended(k) {
 		o.extended++
+	}
+	if r != nil {
+		o.replies = append(o.replies, r)
 	}
 	o.entries = append(o.entries, e)
 }
@@ -140,10 +154,26 @@ func (o *owed) pop() {
 
 // take takes the first entry off.
 func (o *owed) take() {
-	if isExtended(o.entries[o.head].kind()) {
+	e := o.entries[o.head]
+	if isExtended(e.kind()) {
 		o.extended--
 	}
+	if e&replied != 0 {
+		o.replies[0] = nil
+		o.replies = o.replies[1:]
+	}
 	o.head++
+}
+
+// reply is how the answer that comes now is to be changed; nil for not at all. The caller holds mu.
+func (o *owed) reply() *reply {
+	if len(o.replies) == 0 {
+		return nil
+	}
+	if e, ok := o.front(); !ok || e&replied == 0 {
+		return nil
+	}
+	return o.replies[0]
 }
 
 func (o *owed) popIf(kind byte) {
@@ -195,6 +225,11 @@ func (o *owed) tellsEnd() bool { return o.watchTags || o.tx.status != 'I' }
 
 // completed takes the tag of such a CommandComplete.
 func (o *owed) completed(tag []byte) {
+	for _, t := range settingTags {
+		if bytes.HasPrefix(tag, t) {
+			o.settingChanges++
+		}
+	}
 	switch {
 	case bytes.HasPrefix(tag, []byte("COMMIT")), bytes.HasPrefix(tag, []byte("PREPARE TRANSACTION")):
 		o.tx.ends++
@@ -208,6 +243,11 @@ func (o *owed) completed(tag []byte) {
 		bytes.HasPrefix(tag, []byte("DO\x00")), bytes.HasPrefix(tag, []byte("CALL\x00")):
 		o.drops++
 	}
+}
+
+// settingTags begin the tags of commands that may change a setting, or take a change back.
+var settingTags = [][]byte{
+	[]byte("SET"), []byte("RESET"), []byte("DISCARD"), []byte("ROLLBACK"), []byte("COMMIT"), []byte("DO\x00"), []byte("CALL\x00"),
 }
 
 // failed follows the server after an ErrorResponse: in an extended query it discards all messages up to Sync.

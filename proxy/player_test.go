@@ -3,11 +3,9 @@ package proxy
 import (
 	"encoding/binary"
 	"fmt"
-	"net"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 )
 
 // player plays the client of a script. Beyond the messages (see message) and wait, these lines are known:
@@ -21,7 +19,7 @@ import (
 //	seek TEXT                sends what was gathered and reads, unseen, up to a message that has the text in it
 type player struct {
 	t     *testing.T
-	addr  string
+	to    wireTarget
 	cut   func([]byte) [][]byte
 	conns map[string]*wireConn
 	name  string
@@ -29,10 +27,10 @@ type player struct {
 	said  []string
 }
 
-// play plays a script at addr.
-func play(t *testing.T, addr string, cut func([]byte) [][]byte, s *script) []string {
+// play plays a script. cut says how the client's writes are cut, nil for not at all.
+func play(t *testing.T, to wireTarget, cut func([]byte) [][]byte, s *script) []string {
 	t.Helper()
-	p := &player{t: t, addr: addr, cut: cut, conns: map[string]*wireConn{}}
+	p := &player{t: t, to: to, cut: cut, conns: map[string]*wireConn{}}
 	defer func() {
 		for _, w := range p.conns {
 			w.c.Close()
@@ -66,7 +64,7 @@ func (p *player) play(s *script) {
 func (p *player) conn() *wireConn {
 	w := p.conns[p.name]
 	if w == nil {
-		w = dialWire(p.t, p.addr)
+		w = p.to.dial(p.t)
 		w.cut = p.cut
 		p.conns[p.name] = w
 	}
@@ -91,9 +89,9 @@ func (p *player) line(words []string) bool {
 		p.name = words[1]
 	case "cancel":
 		if len(words) > 1 {
-			cancelRequest(p.t, p.addr, p.conns[words[1]].key)
+			p.to.cancel(p.t, p.conns[words[1]].key)
 		} else {
-			cancelRequest(p.t, p.addr, p.conn().key)
+			p.to.cancel(p.t, p.conn().key)
 		}
 	case "until":
 		p.until(words[1])
@@ -132,7 +130,7 @@ func (p *player) startup(words []string) {
 	major, minor, _ := strings.Cut(words[1], ".")
 	high, _ := strconv.Atoi(major)
 	low, _ := strconv.Atoi(minor)
-	w := connectWire(p.t, p.addr)
+	w := p.to.connect(p.t)
 	w.cut = p.cut
 	p.conns[p.name] = w
 	w.send(startWire(uint32(high<<16|low), words[2:]...))
@@ -195,24 +193,5 @@ func (p *player) seek(text string) bool {
 			p.tell(string(typ) + " ... " + strconv.Quote(text))
 			return true
 		}
-	}
-}
-
-// cancelRequest asks for a cancellation and waits until the request is over.
-func cancelRequest(t *testing.T, addr string, key []byte) {
-	t.Helper()
-	c, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	b := binary.BigEndian.AppendUint32(nil, uint32(8+len(key)))
-	b = binary.BigEndian.AppendUint32(b, codeCancelRequest)
-	if _, err := c.Write(append(b, key...)); err != nil {
-		t.Fatal(err)
-	}
-	_ = c.SetReadDeadline(time.Now().Add(wireTimeout))
-	if n, err := c.Read(make([]byte, 1)); n != 0 || errorKind(err) != "connection closed" {
-		t.Fatalf("a cancel request was answered: %d bytes, %v", n, err)
 	}
 }

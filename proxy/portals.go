@@ -15,11 +15,18 @@ func (f *frontend) portal(name string) (*portal, *pgError) {
 	return p, nil
 }
 
-// convertibleParameters refuses parameters that are in another encoding than the table's.
-func (f *frontend) convertibleParameters(p *prepared, m *bindMessage) *pgError {
+// convertParameters brings parameters into the table's encoding.
+func (f *frontend) convertParameters(p *prepared, m *bindMessage) *pgError {
+	if f.settings.foreignEncoding == "" {
+		return nil
+	}
 	for i, v := range m.values {
-		if f.settings.foreignEncoding != "" && i < len(p.types) && !isInteger(p.types[i]) && !isASCII(v) {
-			return errForeign(f.settings.foreignEncoding)
+		if v == nil || i >= len(p.types) || isInteger(p.types[i]) {
+			continue
+		}
+		var e *pgError
+		if m.values[i], e = f.settings.toUTF8(v); e != nil {
+			return e
 		}
 	}
 	return nil

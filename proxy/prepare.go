@@ -4,6 +4,8 @@ import (
 	"bytes"
 
 	"github.com/jackc/pgproto3/v2"
+
+	"github.com/raftproxy/raftproxy/sqlrewrite"
 )
 
 // parse deals with a Parse message.
@@ -21,8 +23,16 @@ func (f *frontend) parse(msg []byte) (ours bool, err error) {
 		return false, nil
 	}
 	if call {
-		if prog := f.program(text); prog != nil && len(prog.stmts) <= 1 {
-			return true, f.prepare(string(name), prog, msg)
+		if prog := f.programOf(text); prog != nil && len(prog.parts) == 1 {
+			offered := false
+			if prog.parts[0].local.installs() {
+				if offered, err = f.extensionOffered(); err != nil {
+					return true, f.failWith(err)
+				}
+			}
+			if !offered {
+				return true, f.prepare(string(name), prog, msg)
+			}
 		}
 	}
 	if f.ext != nil {
@@ -75,12 +85,26 @@ func (f *frontend) prepare(name string, prog *program, msg []byte) error {
 	if f.transaction().status == 'E' {
 		return f.fail(errFailedTransaction)
 	}
-	if prog.refusal != nil {
-		return f.fail(prog.refusal)
+	t := &prog.parts[0]
+	if t.refusal != nil {
+		return f.fail(t.refusal)
 	}
-	st := prog.stmts[0]
+	if t.local == nil {
+		t, err := f.executed(prog.text, t)
+		if err != nil {
+			return err
+		}
+		if t.rewrite == nil { // the name has become the server's
+			t = &part{rewrite: sqlrewrite.Whole(0, len(prog.text)), params: t.params}
+		}
+		return f.prepareRemote(name, prog.text, t, m.ParameterOIDs)
+	}
+	st := t.local
 	types, ref := st.ResolveParams(m.ParameterOIDs)
 	if ref != nil {
+		if ref.Code == codeFeatureNotSupported && t.rewrite != nil {
+			return f.prepareRemote(name, prog.text, t, m.ParameterOIDs)
+		}
 		return f.fail(refusal(ref))
 	}
 	for i, oid := range types {
@@ -155,6 +179,9 @@ func (f *frontend) known(name string, p *prepared) (owner, error) {
 	if name == "" || p.drops == f.drops() {
 		return ownerUs, nil
 	}
+	if p.remote != nil {
+		return f.knownRemote(name, p)
+	}
 	b := append([]byte{'D', 0, 0, 0, 0, 'S'}, name...)
 	b = finishMessage(append(b, 0), 0)
 	f.forwarded = true
@@ -187,4 +214,24 @@ func (f *frontend) sawStandIn() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.standIn
+}
+
+// knownRemote is known for a rewritten statement: the server lists the texts that it has.
+func (f *frontend) knownRemote(name string, p *prepared) (owner, error) {
+	if f.transaction().status == 'E' {
+		return ownerUs, nil // nothing can be asked now, and nothing can run
+	}
+	drops := f.drops()
+	texts, err := f.question("SELECT statement FROM pg_catalog.pg_prepared_statements WHERE name = " + sqlrewrite.Quote(&name))
+	if err != nil {
+		return ownerNobody, err
+	}
+	if len(texts) == 1 {
+		if text, e := f.settings.toUTF8(texts[0]); e == nil && string(text) == p.remote.sql() {
+			p.drops = drops
+			return ownerUs, nil
+		}
+	}
+	delete(f.ext.stmts, name)
+	return ownerServer, nil
 }

@@ -22,8 +22,25 @@ const (
 type program struct {
 	text    string
 	forward bool // the whole text goes to the server
-	refusal *pgError
-	stmts   []*statement
+	parts   []part
+	local   bool // all parts are local or refused
+	// setting: the text may change a setting of ours, or says something that only the server reads.
+	setting bool
+}
+
+// part is one statement of a text. One of local, rewrite, command and refusal is set, or none: then it is the server's. With
+// local, rewrite is what the server can run instead, where the types of the client's parameters leave it no choice.
+type part struct {
+	start, end int // in the text
+	control    sqlrewrite.Control
+	params     int  // the highest number of a parameter in it
+	fills      bool // the server runs it to its end before it answers
+	local      *statement
+	rewrite    *sqlrewrite.Rewrite
+	command    *sqlrewrite.Command
+	refusal    *pgError
+	// arguments is how many arguments an EXECUTE has in rewrite beyond the client's.
+	arguments int
 }
 
 // statement is one statement that is answered locally.
@@ -33,8 +50,10 @@ type statement struct {
 	list    bool         // rows come from a list
 	reads   bool         // has a get or a list
 	sets    bool
-	rowDesc []byte // RowDescription with text formats
+	rowDesc []byte // RowDescription with text formats; NoData where there are no rows
 	formats []int  // offsets of the format codes in rowDesc
+	// command, if not nil, is what is done instead of calls.
+	command *sqlrewrite.Command
 }
 
 // argument is a constant argument, or the number of a parameter.
@@ -45,28 +64,36 @@ type argument struct {
 
 // compile turns the plan of a text into a program.
 func compile(text string, plan *sqlrewrite.Plan) *program {
-	p := &program{text: text}
-	if plan.Class == sqlrewrite.ClassNone || plan.Class == sqlrewrite.ClassStored {
-		p.forward = true
-		return p
-	}
+	p := &program{text: text, local: true, forward: true}
 	for i := range plan.Statements {
 		st := &plan.Statements[i]
+		t := part{start: st.Start, end: st.End, control: st.Control, params: st.MaxParam, fills: st.Fills}
 		switch st.Class {
+		case sqlrewrite.ClassNone, sqlrewrite.ClassStored:
+			p.local = false
 		case sqlrewrite.ClassLocal:
-			p.stmts = append(p.stmts, newStatement(st.Local))
-		case sqlrewrite.ClassRefused:
-			p.refusal = refusal(st.Refusal)
-			return p
-		default:
-			p.refusal = &pgError{
-				code:    codeFeatureNotSupported,
-				message: "a query string that calls raftable() cannot contain other statements",
-				detail:  "Nothing was executed.",
-				hint:    "Send the statements one by one.",
+			t.local, t.rewrite = newStatement(st.Local), st.Rewrite
+		case sqlrewrite.ClassCommand:
+			if t.command = st.Command; t.command.Op == sqlrewrite.CommandSet {
+				p.local, p.setting = false, true
+				p.parts = append(p.parts, t)
+				continue
 			}
-			return p
+			t.local = newCommand(st.Command)
+		case sqlrewrite.ClassRewritten, sqlrewrite.ClassHarvested:
+			t.rewrite = st.Rewrite
+			p.local = false
+		case sqlrewrite.ClassRefused:
+			t.refusal = refusal(st.Refusal)
 		}
+		if st.Class != sqlrewrite.ClassNone && st.Class != sqlrewrite.ClassStored {
+			p.forward = false
+		}
+		p.parts = append(p.parts, t)
+	}
+	if p.forward {
+		p.parts = nil
+		p.setting = true // what it is that mentions us is not known
 	}
 	return p
 }
@@ -188,16 +215,24 @@ func newPlanCache(limit int, o sqlrewrite.Options) *planCache {
 	return &planCache{parse: o, limit: limit, entries: make(map[string]*cacheEntry)}
 }
 
-// get returns the program of text. It keeps nothing of text itself.
-func (c *planCache) get(text []byte) *program {
+// find returns the program of text if it is in the cache, or nil.
+func (c *planCache) find(text []byte) *program {
 	c.mu.RLock()
 	e := c.entries[string(text)]
 	c.mu.RUnlock()
-	if e != nil {
-		if !e.used.Load() {
-			e.used.Store(true)
-		}
-		return e.prog
+	if e == nil {
+		return nil
+	}
+	if !e.used.Load() {
+		e.used.Store(true)
+	}
+	return e.prog
+}
+
+// get returns the program of text, which takes long where it is not in the cache. It keeps nothing of text itself.
+func (c *planCache) get(text []byte) *program {
+	if p := c.find(text); p != nil {
+		return p
 	}
 	s := string(text)
 	p := compile(s, sqlrewrite.Parse(s, c.parse))
@@ -206,7 +241,7 @@ func (c *planCache) get(text []byte) *program {
 }
 
 func (c *planCache) put(p *program) {
-	e := &cacheEntry{prog: p, cost: entryOverhead + 4*len(p.text)}
+	e := &cacheEntry{prog: p, cost: entryOverhead*(1+len(p.parts)) + 6*len(p.text)}
 	if e.cost > c.limit/4 {
 		return
 	}

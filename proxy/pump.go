@@ -1,10 +1,8 @@
 package proxy
 
 import (
-	"errors"
 	"io"
 	"net"
-	"os"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -19,10 +17,10 @@ var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 // readLoop reads from c until the peer closes or eat fails, and gives eat whatever one read returned. The slice is
 // eat's during the call only. The error is eat's, the socket's, or io.EOF.
 //
-// On plain sockets it reads inside the poller's callback, so that no buffer is held while waiting. The callback is not
-// left between reads: leaving it would reset the poller and could lose a wake-up, and costs more. With a watch for
-// hang-ups, a read that does not fill the buffer is the last one before it waits.
-func readLoop(c net.Conn, watch *hangupWatch, eat func([]byte) error) error {
+// It serves sessions that are on no event loop: those with TLS on either side. On a plain socket it reads inside the poller's
+// callback, so that no buffer is held while waiting. The callback is not left between reads: leaving it would reset the
+// poller and could lose a wake-up, and costs more.
+func readLoop(c net.Conn, eat func([]byte) error) error {
 	sc, ok := c.(syscall.Conn)
 	if !ok {
 		return readLoopBlocking(c, eat)
@@ -31,11 +29,10 @@ func readLoop(c net.Conn, watch *hangupWatch, eat func([]byte) error) error {
 	if err != nil {
 		return err
 	}
-	trusting := watch != nil
 	var result error
 	read := func(fd uintptr) bool {
 		for {
-			more, err := readOnce(fd, trusting, eat)
+			more, err := readOnce(fd, eat)
 			if err != nil {
 				result = err
 				return true
@@ -45,20 +42,14 @@ func readLoop(c net.Conn, watch *hangupWatch, eat func([]byte) error) error {
 			}
 		}
 	}
-	for {
-		err := raw.Read(read)
-		if result != nil {
-			return result
-		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) || !watch.woken() {
-			return err
-		}
-		trusting = false // the end may come without a further sign
+	if err := raw.Read(read); result == nil {
+		return err
 	}
+	return result
 }
 
-// readOnce does one read(2). more is false when the socket has nothing now, or, if trusting, is known to have nothing.
-func readOnce(fd uintptr, trusting bool, eat func([]byte) error) (more bool, err error) {
+// readOnce does one read(2). more is false when the socket has nothing now.
+func readOnce(fd uintptr, eat func([]byte) error) (more bool, err error) {
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
 	// The socket is non-blocking, so the system call is short and the scheduler need not be told of it.
@@ -73,11 +64,11 @@ func readOnce(fd uintptr, trusting bool, eat func([]byte) error) (more bool, err
 	case n == 0:
 		return false, io.EOF
 	}
-	return !trusting || n == bufferSize, eat(buf[:n])
+	return true, eat(buf[:n])
 }
 
 // readLoopBlocking serves connections that are no plain sockets, such as TLS.
-func readLoopBlocking(c net.Conn, eat func([]byte) error) error {
+func readLoopBlocking(c io.Reader, eat func([]byte) error) error {
 	buf := make([]byte, bufferSize/4)
 	for {
 		n, err := c.Read(buf)

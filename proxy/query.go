@@ -19,10 +19,19 @@ func (f *frontend) program(text []byte) *program {
 		return f.last.prog
 	}
 	var p *program
-	if foreign {
-		p = f.foreignProgram(text, cache)
-	} else {
-		p = cache.get(text)
+	if !foreign {
+		p = cache.find(text)
+	}
+	if p == nil {
+		f.side.leave() // a text is read for the first time
+		if foreign {
+			p = f.foreignProgram(text, cache)
+		} else {
+			p = cache.get(text)
+		}
+	}
+	if p.setting && mentionsCall(text) {
+		f.useSettings()
 	}
 	if p.forward {
 		return nil
@@ -33,9 +42,26 @@ func (f *frontend) program(text []byte) *program {
 	return p
 }
 
-// foreignProgram looks at a text in another encoding than UTF-8: one with a call is refused, since its constants would
-// have to be converted.
+// programOf is program for a text that may also execute a prepared statement by its name.
+func (f *frontend) programOf(text []byte) *program {
+	prog := f.program(text)
+	if !f.mayExecute(text) {
+		return prog
+	}
+	f.side.leave()
+	utf, e := f.settings.toUTF8(text)
+	if e != nil {
+		return prog
+	}
+	return f.executing(string(utf), prog)
+}
+
+// foreignProgram looks at a text in another encoding than UTF-8.
 func (f *frontend) foreignProgram(text []byte, cache *planCache) *program {
+	utf, e := f.settings.toUTF8(text)
+	if e == nil {
+		return cache.get(utf)
+	}
 	masked := bytes.Clone(text)
 	for i, c := range masked {
 		if c >= 0x80 {
@@ -45,15 +71,7 @@ func (f *frontend) foreignProgram(text []byte, cache *planCache) *program {
 	if p := cache.get(masked); p.forward {
 		return p
 	}
-	return &program{refusal: errForeign(f.settings.foreignEncoding)}
-}
-
-func errForeign(encoding string) *pgError {
-	return &pgError{
-		code:    codeFeatureNotSupported,
-		message: "raftable() cannot read characters beyond ASCII under client_encoding " + encoding,
-		hint:    "SET client_encoding TO 'UTF8'.",
-	}
+	return &program{local: true, parts: []part{{refusal: e}}}
 }
 
 // query deals with a simple query.
@@ -77,9 +95,12 @@ func (f *frontend) query(msg []byte) (ours bool, err error) {
 	if !call {
 		return false, nil
 	}
-	prog := f.program(text)
+	prog := f.programOf(text)
 	if prog == nil {
 		return false, nil
+	}
+	if !prog.local {
+		return true, f.runBatch(prog)
 	}
 	if f.serverUnnamed {
 		x := f.extended()
@@ -98,35 +119,25 @@ func queryText(msg []byte) (text []byte, ok bool) {
 	return body[:end], true
 }
 
-// runQuery answers a simple query. The server owes nothing.
+// runQuery answers a simple query of statements that are all ours. The server owes nothing.
 func (f *frontend) runQuery(prog *program) error {
+	if len(prog.parts) == 1 && prog.parts[0].local.installs() {
+		return f.runBatch(prog)
+	}
 	f.buffer()
-	rows, err := f.runStatements(prog)
+	last, rows, err := f.runStatements(prog)
 	if err != nil {
-		e, fatal := asPgError(err)
-		if fatal != nil {
-			return fatal
-		}
-		if err := f.failTransaction(); err != nil {
-			return err
-		}
-		f.buffer()
-		f.out = e.append(f.out, "ERROR")
-	} else if err := f.endImplicit(rows); err != nil {
+		return f.finishFailed(err)
+	}
+	if err := f.endImplicit(last, rows); err != nil {
 		return err
 	}
-	tx := f.transaction()
-	if tx.status == 'I' {
-		f.ext.clear()
-	}
-	f.buffer()
-	f.out = appendReady(f.out, tx.status)
-	return f.flushOut()
+	return f.finishQuery()
 }
 
-// endImplicit ends the implicit transaction that messages before the query may have opened, as the end of a query does, and
+// endImplicit ends the implicit transaction that messages before may have opened, as the end of a query does, and
 // appends the last statement's CommandComplete unless that fails.
-func (f *frontend) endImplicit(rows int) error {
+func (f *frontend) endImplicit(last *statement, rows int) error {
 	if f.openAtServer() {
 		f.forwarded = false
 		before := f.failures()
@@ -138,7 +149,7 @@ func (f *frontend) endImplicit(rows int) error {
 		}
 	}
 	f.buffer()
-	f.out = appendComplete(f.out, rows)
+	f.out = last.appendComplete(f.out, rows)
 	return nil
 }
 
@@ -150,34 +161,34 @@ func (f *frontend) failures() uint64 {
 	return o.failures
 }
 
-// runStatements runs all statements of a query. It leaves the CommandComplete of the last one to the caller, and says how
-// many rows it had.
-func (f *frontend) runStatements(prog *program) (rows int, err error) {
+// runStatements runs all statements of a query. It leaves the CommandComplete of the last one to the caller, and says
+// which that was and how many rows it had.
+func (f *frontend) runStatements(prog *program) (last *statement, rows int, err error) {
 	if f.transaction().status == 'E' {
-		return 0, errFailedTransaction
+		return nil, 0, errFailedTransaction
 	}
-	if prog.refusal != nil {
-		return 0, prog.refusal
-	}
-	for _, st := range prog.stmts {
-		if r := st.RefuseParams(); r != nil {
-			return 0, refusal(r)
+	for i := range prog.parts {
+		t := &prog.parts[i]
+		if t.refusal != nil {
+			return nil, 0, t.refusal
 		}
-	}
-	for i, st := range prog.stmts {
-		if i > 0 {
-			f.out = appendComplete(f.out, rows)
+		if r := t.local.RefuseParams(); r != nil {
+			return nil, 0, refusal(r)
 		}
-		f.out = append(f.out, st.rowDesc...)
-		f.simple.reset(st)
+		if last != nil {
+			f.out = last.appendComplete(f.out, rows)
+		}
+		f.out = t.local.appendQueryDesc(f.out)
+		f.simple.reset(t.local)
 		if rows, _, err = f.run(&f.simple, 0); err != nil {
-			return 0, err
+			return nil, 0, err
 		}
 		if err := f.flushLong(); err != nil {
-			return 0, err
+			return nil, 0, err
 		}
+		last = t.local
 	}
-	return rows, nil
+	return last, rows, nil
 }
 
 // transaction is what is known of the server's transaction.

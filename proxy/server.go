@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -70,7 +71,6 @@ type Server struct {
 	plans       *planCache // with standard_conforming_strings on
 	escapePlans *planCache // with it off
 	cancels     cancelRegistry
-	hangups     *hangups // nil until Serve
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
@@ -78,6 +78,8 @@ type Server struct {
 	spare     int                   // how many of them came beyond MaxClients
 	sessions  map[*session]struct{}
 	draining  bool
+	loops     []*loop // none until Serve
+	nextLoop  int
 	wg        sync.WaitGroup // connections
 }
 
@@ -119,11 +121,8 @@ func (s *Server) Serve(l net.Listener) error {
 		return ErrServerClosed
 	}
 	s.listeners[l] = struct{}{}
-	if s.hangups == nil {
-		var err error
-		if s.hangups, err = newHangups(); err != nil {
-			s.cfg.Logger.Warn().Err(err).Msg("hang-ups are not watched for, every read is followed by another")
-		}
+	if len(s.loops) == 0 {
+		s.startLoops()
 	}
 	s.mu.Unlock()
 	for {
@@ -247,22 +246,57 @@ func (s *Server) serve(c net.Conn, tooMany bool) {
 	}
 	sess := newSession(s, client, server, log)
 	sess.front.noSQL = startup.physicalReplication()
+	if mentionsSetting(startup.raw) {
+		sess.front.useSettings()
+	}
 	if client.SetDeadline(time.Time{}) != nil || !s.enter(sess, c) {
 		server.Close()
 		return
 	}
-	defer s.leave(sess)
+	attached := false
+	defer func() {
+		if !attached {
+			sess.finish()
+		}
+	}()
 	if _, err := server.Write(startup.raw); err != nil {
 		server.Close()
 		return
 	}
-	timer := time.AfterFunc(time.Until(deadline), sess.startupExpired)
-	defer timer.Stop()
-	if err := sess.login(startup, access); err != nil {
+	sess.startup = time.AfterFunc(time.Until(deadline), sess.startupExpired)
+	if err := sess.login(startup, server, access); err != nil {
 		sess.logEnd("login", err)
 		return
 	}
-	sess.run()
+	if l := s.loop(); l != nil {
+		attached = sess.attach(l, client, server)
+	}
+	if !attached {
+		sess.run(client, server)
+	}
+}
+
+// startLoops starts the event loops: as many as can be busy while the rest of the process still gets its share.
+func (s *Server) startLoops() {
+	for range max(1, runtime.GOMAXPROCS(0)/2) {
+		l, err := newLoop()
+		if err != nil {
+			s.cfg.Logger.Warn().Err(err).Msg("no event loop, sessions cost more")
+			return
+		}
+		s.loops = append(s.loops, l)
+	}
+}
+
+// loop is the event loop for a new session, nil if there is none. Sessions take turns.
+func (s *Server) loop() *loop {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.loops) == 0 {
+		return nil
+	}
+	s.nextLoop = (s.nextLoop + 1) % len(s.loops)
+	return s.loops[s.nextLoop]
 }
 
 const keepAlive = time.Minute
@@ -351,7 +385,10 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	go func() {
 		s.wg.Wait()
 		s.mu.Lock()
-		s.hangups.close()
+		for _, l := range s.loops {
+			l.stop()
+		}
+		s.loops = nil
 		s.mu.Unlock()
 		close(done)
 	}()

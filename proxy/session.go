@@ -8,25 +8,29 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/rs/zerolog"
 )
 
-// session is one client connection and its server connection. Two goroutines work on it:
+// session is one client connection and its server connection. Two sides work on it:
 //
 //   - the frontend's reads the client, forwards to the server, and runs our own statements;
 //   - the backend's reads the server and forwards to the client.
 //
 // They meet in the account of what the server owes (owed) and in the client's write lock. Lock order: endMu, then clientMu,
-// then owed.mu or waitMu, of which only one is held at a time.
+// then owed.mu, waitMu or a sock's lock, of which only one is held at a time.
 //
-// Only run closes the connections: a Close waits until nobody reads, and both goroutines do nearly all of their work while
-// they read. Who wants to end a session calls abort.
+// Where both connections are plain sockets an event loop runs the sides, see attach and type side. Otherwise each is a
+// goroutine, see run.
+//
+// The connections are closed when both sides have ended: a Close of a net.Conn waits until nobody reads, and a goroutine
+// does nearly all of its work while it reads. Who wants to end a session calls abort.
 type session struct {
 	srv    *Server
 	log    zerolog.Logger
-	client net.Conn
-	server net.Conn
+	client conn
+	server conn
 	owed   owed
 
 	// clientMu is held while a message to the client is incomplete on the wire, so that nothing is written between
@@ -35,6 +39,9 @@ type session struct {
 
 	front frontend
 	back  backend
+
+	// calls are the settings that calls of harvested rows depend on; the frontend's own, given on before such rows come.
+	calls callSettings
 
 	// cancelKey is the server's process number and secret key as BackendKeyData carries them. Written once, before the
 	// first ReadyForQuery.
@@ -45,6 +52,9 @@ type session struct {
 
 	endMu sync.Mutex // taken before the other locks; held while the session is being ended
 	ended bool       // the client was told to go
+
+	startup *time.Timer  // ends the session if it does not start in time
+	sides   atomic.Int32 // how many have not ended; of a session on an event loop
 
 	waitMu     sync.Mutex
 	terminated bool                    // nothing of the session may wait any more
@@ -58,44 +68,112 @@ var (
 	errCanceled = errors.New("canceling statement due to user request")
 )
 
-func newSession(srv *Server, client, server net.Conn, log zerolog.Logger) *session {
+func newSession(srv *Server, client, server conn, log zerolog.Logger) *session {
 	s := &session{srv: srv, client: client, server: server, log: log}
 	s.owed.init()
-	s.front.s = s
-	s.back.s = s
+	s.calls = srv.initial()
+	s.front.calls = s.calls
+	s.front.s, s.front.side.s = s, s
+	s.back.s, s.back.side.s = s, s
+	s.back.side.server = true
 	s.back.settings.standardConformingStrings = true
 	return s
 }
 
-// run forwards in both directions until both sides are done, and closes both connections.
-func (s *session) run() {
+// run forwards in both directions until both sides are done, and closes both connections, which are those of the session.
+func (s *session) run(client, server net.Conn) {
 	done := make(chan struct{})
-	serverWatch, clientWatch := s.srv.hangups.watch(s.server), s.srv.hangups.watch(s.client)
-	defer serverWatch.stop()
-	defer clientWatch.stop()
 	go func() {
 		defer close(done)
-		err := s.guard(func() error { return readLoop(s.server, serverWatch, s.back.feed) })
-		s.back.end()
-		s.logEnd("server", err)
-		// Whatever the server said has been passed on, or cannot be; nothing more can come.
-		s.abort()
+		s.endBack(s.guard(func() error { return readLoop(server, s.back.feed) }))
 	}()
-	err := s.guard(func() error { return readLoop(s.client, clientWatch, s.front.feed) })
+	s.endFront(s.guard(func() error { return readLoop(client, s.front.feed) }))
+	<-done
+	s.client.Close()
+	s.server.Close()
+}
+
+// attach gives the session to an event loop, if both connections are plain sockets, and says whether it did. Then the
+// connections are closed, and the session goes on with sockets of its own. finish is called when it has ended.
+func (s *session) attach(l *loop, client, server net.Conn) bool {
+	front, back := &s.front.side, &s.back.side
+	// Until everything is in its place events find both sides claimed.
+	front.state.Store(sideRunning)
+	back.state.Store(sideRunning)
+	if !front.watch(l, client) {
+		return false
+	}
+	if !back.watch(l, server) {
+		front.unwatch()
+		return false
+	}
+	s.waitMu.Lock()
+	terminated := s.terminated
+	if !terminated { // or else somebody is about to shut the old ones down
+		s.client, s.server = &front.sock, &back.sock
+	}
+	s.waitMu.Unlock()
+	if terminated {
+		front.unwatch()
+		back.unwatch()
+		return false
+	}
+	client.Close()
+	server.Close()
+	s.sides.Store(2)
+	s.srv.wg.Add(1)
+	// What came before now is read here and, as for the client it may take long, by another goroutine.
+	if !front.release() {
+		go front.runAlone()
+	}
+	if !back.release() {
+		back.runAlone()
+	}
+	return true
+}
+
+// sideEnded ends the session with its second side.
+func (s *session) sideEnded() {
+	if s.sides.Add(-1) > 0 {
+		return
+	}
+	for _, sd := range []*side{&s.front.side, &s.back.side} {
+		sd.sock.loop.forget(&sd.sock)
+		sd.sock.Close()
+	}
+	s.finish()
+	s.srv.wg.Done()
+}
+
+// finish is what is left to do when both connections are closed.
+func (s *session) finish() {
+	if s.startup != nil {
+		s.startup.Stop()
+	}
+	s.srv.leave(s)
+}
+
+// endFront ends the client's side.
+func (s *session) endFront(err error) {
 	s.front.end()
 	s.logEnd("client", err)
 	switch {
 	case errors.Is(err, errServerGone):
-		// The server may have said why: the other goroutine passes it on, and ends with the server's end of file.
+		// The server may have said why: the other side passes it on, and ends with the server's end of file.
 	case !errors.Is(err, io.EOF) || closeWrite(s.server) != nil:
 		s.abort()
 	default:
 		// A client may close its sending side only and still wait for answers: the server has been told what it would see
 		// without a proxy. It answers, then closes.
 	}
-	<-done
-	s.client.Close()
-	s.server.Close()
+}
+
+// endBack ends the server's side.
+func (s *session) endBack(err error) {
+	s.back.end()
+	s.logEnd("server", err)
+	// Whatever the server said has been passed on, or cannot be; nothing more can come.
+	s.abort()
 }
 
 // guard keeps a defect in one session from ending the process, and with it all others.
@@ -116,7 +194,7 @@ func (s *session) logEnd(side string, err error) {
 	s.log.Debug().Err(err).Str("side", side).Msg("connection ended")
 }
 
-func closeWrite(c net.Conn) error {
+func closeWrite(c conn) error {
 	if h, ok := c.(interface{ CloseWrite() error }); ok {
 		return h.CloseWrite()
 	}
@@ -153,9 +231,8 @@ func (s *session) interrupt(cause error) bool {
 }
 
 // writeClient writes whole messages of our own, between two messages of the server's.
-func (s *session) writeClient(b []byte) error {
-	s.clientMu.Lock()
-	defer s.clientMu.Unlock()
-	_, err := s.client.Write(b)
-	return err
+func (f *frontend) writeClient(b []byte) error {
+	f.side.lockClient()
+	defer f.s.clientMu.Unlock()
+	return f.side.write(f.s.client, b)
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -39,7 +40,7 @@ func query(text string) []byte {
 // ask sends a simple query and returns the answer's lines.
 func (w *wireConn) ask(text string) string {
 	w.t.Helper()
-	return strings.Join(w.run(&script{lines: []string{"> query " + quote(text), "> wait"}}), "\n")
+	return strings.Join(w.run(&script{lines: []string{"> query " + strconv.Quote(text), "> wait"}}), "\n")
 }
 
 func (w *wireConn) expect(text, want string) {

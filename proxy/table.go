@@ -16,6 +16,11 @@ type Table interface {
 	Set(ctx context.Context, key, value []byte) error
 	// Delete returns when key is gone from the local replica; deleting what is not there is no error.
 	Delete(ctx context.Context, key []byte) error
+	// SetAll sets many keys in order, or deletes those whose value is nil. It returns when the first applied of them are
+	// visible on the local replica, with nil for all of them and otherwise with the error of the next one: it and those
+	// after it are not applied, unless the error says that this is unknown. The slices are as long as each other; they and
+	// what they hold must not change before it returns, and are not kept.
+	SetAll(ctx context.Context, keys, values [][]byte) (applied int, err error)
 	// Barrier returns when the local replica has applied everything that was acknowledged anywhere before the call.
 	Barrier(ctx context.Context) error
 }

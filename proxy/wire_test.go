@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"flag"
 	"math/rand/v2"
 	"net"
@@ -100,6 +101,53 @@ var cuts = map[string]func([]byte) [][]byte{
 	},
 }
 
+// wireWay is a way in which scripts are played to the proxy.
+type wireWay struct {
+	name  string
+	to    wireTarget
+	cut   string // of cuts: how the client cuts its writes, and its records where there is TLS
+	every int    // plays one script of so many
+}
+
+// wireWays starts proxies with and without TLS in front of one server. Without TLS the scripts are played in all cuts, with TLS on
+// both sides as well, with records cut on the socket besides. TLS on one side only concerns a part of the scripts.
+func wireWays(t *testing.T, options pgtest.Options, table Table) []wireWay {
+	t.Helper()
+	ca := newAuthority(t)
+	cert := ca.issue("both", "127.0.0.1")
+	behind := newTLSPostgres(t, cert, options)
+	client := Access{ClientTLS: cert.clientTLS(ClientTLSRequire)}
+	upstream := Access{UpstreamTLS: UpstreamTLS{Mode: UpstreamTLSVerifyFull, CAFile: ca.file}}
+	proxy := func(a Access) wireTarget {
+		to := wireTarget{}
+		_, to.addr = startProxy(t, Config{Upstream: behind.Addr(), Table: table, Logger: testLogger(t), Access: a})
+		if a.ClientTLS.Mode != "" {
+			to.tls = &tls.Config{RootCAs: ca.pool, ServerName: "127.0.0.1"}
+		}
+		return to
+	}
+	plain, both := proxy(Access{}), proxy(Access{ClientTLS: client.ClientTLS, UpstreamTLS: upstream.UpstreamTLS})
+	ragged := both
+	ragged.cut = cuts["random borders"]
+	all, part := 1, 4
+	if testing.Short() {
+		all, part = 5, 20
+	}
+	return []wireWay{
+		{"whole", plain, "whole", 1},
+		{"single bytes", plain, "single bytes", 1},
+		{"random borders", plain, "random borders", 1},
+		{"TLS, whole", both, "whole", all},
+		{"TLS, single bytes", both, "single bytes", all},
+		{"TLS, random borders", both, "random borders", all},
+		{"TLS, cut records", ragged, "whole", all},
+		{"TLS of the client, whole", proxy(client), "whole", part},
+		{"TLS of the client, random borders", proxy(client), "random borders", part},
+		{"TLS to the server, whole", proxy(upstream), "whole", part},
+		{"TLS to the server, random borders", proxy(upstream), "random borders", part},
+	}
+}
+
 // TestWire plays the scripts of testdata/wire against a plain PostgreSQL and against the proxy: the answers are equal.
 func TestWire(t *testing.T) {
 	files, err := filepath.Glob("../testdata/wire/*.txt")
@@ -108,26 +156,30 @@ func TestWire(t *testing.T) {
 	}
 	options := pgtest.Options{Config: []string{"wal_level = logical", "max_prepared_transactions = 5"}}
 	plain := pgtest.New(t, options)
-	behind := pgtest.New(t, options)
 	control := dialWire(t, plain.Addr())
 	control.run(&script{lines: []string{"> query " + quote(oracle), "> wait"}})
 	table := newMapTable()
-	_, addr := startProxy(t, Config{Upstream: behind.Addr(), Table: table, Logger: testLogger(t)})
+	ways := wireWays(t, options, table)
+	number := 0
 	for _, file := range files {
 		scripts := readScripts(t, file)
 		for _, s := range scripts {
+			number++
 			t.Run(strings.TrimSuffix(filepath.Base(file), ".txt")+"/"+s.name, func(t *testing.T) {
 				control.run(&script{lines: []string{`> query "TRUNCATE public.raftable_rows"`, "> wait"}})
-				said := play(t, plain.Addr(), nil, s)
+				said := play(t, wireTarget{addr: plain.Addr()}, nil, s)
 				if *rewrite {
 					s.want = said
 				} else if diff := cmp.Diff(s.want, said); diff != "" {
 					t.Fatalf("the script is not what PostgreSQL says (-script +postgres):\n%s", diff)
 				}
-				for name, cut := range cuts {
+				for i, way := range ways {
+					if (number+i)%way.every != 0 {
+						continue
+					}
 					table.clear()
-					if diff := cmp.Diff(s.want, play(t, addr, cut, s)); diff != "" {
-						t.Errorf("%s: the proxy says otherwise (-postgres +proxy):\n%s", name, diff)
+					if diff := cmp.Diff(s.want, play(t, way.to, cuts[way.cut], s)); diff != "" {
+						t.Errorf("%s: the proxy says otherwise (-postgres +proxy):\n%s", way.name, diff)
 					}
 				}
 			})

@@ -158,15 +158,26 @@ func describe(c sqlCase) string {
 			b.WriteString(" " + describeRefusal(s.Refusal))
 		}
 		b.WriteString("\n")
-		if s.Local != nil {
+		if s.Control != ControlNone {
+			b.WriteString("  control " + [...]string{"none", "begin", "end", "needs block", "copy in"}[s.Control] + "\n")
+		}
+		switch {
+		case s.Local != nil:
 			describeLocal(&b, s.Local, c)
+		case s.Command != nil:
+			describeCommand(&b, s.Command)
+		case s.Rewrite != nil:
+			describeRewrite(&b, s, c)
 		}
 	}
 	return strings.TrimSpace(b.String())
 }
 
 func className(c Class) string {
-	return [...]string{ClassNone: "none", ClassLocal: "local", ClassStored: "stored", ClassRefused: "refused"}[c]
+	return [...]string{
+		ClassNone: "none", ClassStored: "stored", ClassLocal: "local", ClassCommand: "command",
+		ClassRewritten: "rewritten", ClassHarvested: "harvested", ClassRefused: "refused",
+	}[c]
 }
 
 func describeRefusal(r *Refusal) string {
@@ -213,6 +224,45 @@ func describeLocal(b *strings.Builder, l *Local, c sqlCase) {
 		fmt.Fprintf(b, "  declared: %s\n", describeRefusal(r))
 	} else if c.declares {
 		fmt.Fprintf(b, "  declared %v\n", types)
+	}
+}
+
+func describeCommand(b *strings.Builder, c *Command) {
+	fmt.Fprintf(b, "  %s", [...]string{"set", "show", "create extension", "drop extension"}[c.Op])
+	if c.Setting != "" {
+		b.WriteString(" " + c.Setting)
+	}
+	if c.IfExists {
+		b.WriteString(", if it is due")
+	}
+	b.WriteString("\n")
+}
+
+func describeRewrite(b *strings.Builder, s Statement, c sqlCase) {
+	r := s.Rewrite
+	if r.Literals {
+		b.WriteString("  literals\n")
+	}
+	if r.Prepares != "" {
+		fmt.Fprintf(b, "  prepares %s\n", r.Prepares)
+	}
+	first := s.MaxParam + 1
+	fmt.Fprintf(b, "  sql %s\n", strings.ReplaceAll(r.Text(c.text, first), "\n", "\n      "))
+	for i, v := range r.Values {
+		fmt.Fprintf(b, "  $%d = %s", first+i, [...]string{"get", "object", "list", "rows"}[v.Kind])
+		if v.Kind == ValueGet {
+			b.WriteString(" " + describeArg(v.Key))
+		}
+		b.WriteString("\n")
+	}
+	for i, h := range r.Harvest {
+		fmt.Fprintf(b, "  column %d = %s = %s of %d@%d\n", i, h.Name, [...]string{"get", "set"}[h.Op], h.Args, h.Position)
+	}
+	if len(r.Records) > 0 {
+		fmt.Fprintf(b, "  records %v\n", r.Records)
+	}
+	if e := r.For(c.declared); e != r {
+		fmt.Fprintf(b, "  declared sql %s\n", e.Text(c.text, max(first, len(c.declared)+1)))
 	}
 }
 

@@ -31,8 +31,14 @@ func FuzzParse(f *testing.F) {
 				t.Fatalf("%q: range [%d,%d) after %d", text, s.Start, s.End, at)
 			}
 			at, highest = s.End, max(highest, s.Class)
-			if (s.Local != nil) != (s.Class == ClassLocal) || (s.Refusal != nil) != (s.Class == ClassRefused) {
+			if (s.Local != nil) != (s.Class == ClassLocal) || (s.Refusal != nil) != (s.Class == ClassRefused) || (s.Command != nil) != (s.Class == ClassCommand) {
 				t.Fatalf("%q: class %d, %+v, %+v", text, s.Class, s.Local, s.Refusal)
+			}
+			if r := s.Rewrite; (r != nil) != (s.Class == ClassRewritten || s.Class == ClassHarvested) && s.Class != ClassLocal {
+				t.Fatalf("%q: class %d, %+v", text, s.Class, s.Rewrite)
+			} else if r != nil {
+				checkRewrite(t, text, s, r, conforming)
+				checkRewrite(t, text, s, r.For([]uint32{declared}), conforming)
 			}
 			if s.Refusal != nil {
 				checkRefusal(t, text, s.Refusal, chars)
@@ -51,6 +57,104 @@ func checkRefusal(t *testing.T, text string, r *Refusal, chars int) {
 	if len(r.Code) != 5 || r.Message == "" || r.Position < 0 || r.Position > chars {
 		t.Fatalf("%q: refusal %+v", text, r)
 	}
+}
+
+// checkRewrite shows that the pieces are those of the statement, that positions can be mapped, and that what is sent can be read.
+func checkRewrite(t *testing.T, text string, s Statement, r *Rewrite, conforming bool) {
+	client, chars := 0, utf8.RuneCountInString(text)
+	for _, p := range r.Pieces {
+		switch p.Kind {
+		case PieceClient:
+			if p.Start < s.Start || p.End <= p.Start || p.End > s.End {
+				t.Fatalf("%q: piece %+v", text, p)
+			}
+			client += p.End - p.Start
+		case PieceValue:
+			if p.Value < 0 || p.Value >= len(r.Values) {
+				t.Fatalf("%q: piece %+v", text, p)
+			}
+			fallthrough
+		default:
+			if p.Call < 0 || p.Call >= len(r.Calls) {
+				t.Fatalf("%q: piece %+v", text, p)
+			}
+		}
+	}
+	if client > s.End-s.Start {
+		t.Fatalf("%q: %d bytes of the client's", text, client)
+	}
+	first := s.MaxParam + 1
+	sent := r.Text(text, first)
+	total := utf8.RuneCountInString(sent)
+	for pos := -1; pos <= total+2; pos += 1 + total/200 {
+		origin, call := r.Origin(text, first, pos)
+		if origin < 1 || origin > chars+1 || call < -1 || call >= len(r.Calls) {
+			t.Fatalf("%q: character %d of %q comes from %d, call %d", text, pos, sent, origin, call)
+		}
+		if call < 0 && pos >= 1 && pos <= total && runeAt(sent, pos) != runeAt(text, origin) {
+			t.Fatalf("%q: character %d of %q comes from %d", text, pos, sent, origin)
+		}
+	}
+	x := `it's \`
+	values := make([]*string, len(r.Values))
+	for i := range values {
+		if i%2 == 0 {
+			values[i] = &x
+		}
+	}
+	literal := r.Literal(text, values)
+	for _, sql := range []string{sent, literal} {
+		if now := look(sql, Options{StandardConformingStrings: conforming}); now.ok {
+			if _, err := parseTree(now.text, now.tokens); err != nil {
+				t.Fatalf("%q is sent as %q: %v", text, sql, err)
+			}
+		}
+	}
+	if origin, _ := r.OriginLiteral(text, values, utf8.RuneCountInString(literal)+1); origin < 1 || origin > chars+1 {
+		t.Fatalf("%q: the end comes from %d", text, origin)
+	}
+}
+
+// runeAt gives character pos, from 1.
+func runeAt(s string, pos int) rune {
+	for _, r := range s {
+		if pos--; pos == 0 {
+			return r
+		}
+	}
+	return -1
+}
+
+// FuzzExecutions shows that the places for arguments lie in the text, and that arguments can be put there.
+func FuzzExecutions(f *testing.F) {
+	for _, s := range []string{
+		"EXECUTE p", "execute p(1, 'x')", "EXPLAIN ANALYZE EXECUTE \"P q\" /* c */ ; SELECT 1", "CREATE TABLE execute AS EXECUTE execute (1) WITH NO DATA",
+		"EXPLAIN (ANALYZE off) CREATE TABLE x AS /* execute */ EXECUTE p", "EXECUTE p(raftable('a'), (SELECT 1))--", "SELECT 'execute'; EXECUTE p;EXECUTE q('é')",
+	} {
+		f.Add(s, true)
+		f.Add(s, false)
+	}
+	f.Fuzz(func(t *testing.T, text string, conforming bool) {
+		o := Options{StandardConformingStrings: conforming}
+		for _, e := range Executions(text, o) {
+			if e.Start < 0 || e.At <= e.Start || e.At > e.End || e.End > len(text) || e.Name == "" {
+				t.Fatalf("%q: %+v", text, e)
+			}
+			add := "(1, 2)"
+			if e.Args > 0 {
+				add = ", 1, 2"
+			}
+			again := Executions(text[:e.At]+add+text[e.At:], o)
+			if len(again) <= 0 {
+				t.Fatalf("%q: %+v: nothing is executed with arguments", text, e)
+			}
+			for _, a := range again {
+				if a.Statement == e.Statement && (a.Name != e.Name || a.Args != e.Args+2) {
+					t.Fatalf("%q: %+v, then %+v", text, e, a)
+				}
+			}
+		}
+	})
 }
 
 func checkLocal(t *testing.T, text string, l *Local, declared uint32, chars int) {

@@ -23,7 +23,7 @@ func Parse(text string, o Options) *Plan {
 		return &Plan{}
 	}
 	s := look(text, o)
-	if !s.ok || len(s.names) == 0 {
+	if !s.ok || len(s.names) == 0 && !s.commands {
 		return &Plan{}
 	}
 	tree, err := parseTree(s.text, s.tokens)
@@ -49,15 +49,13 @@ type planner struct {
 	text     string
 	survey   survey
 	position positions
+	tokens   tokenTable // of the statement that is rewritten
 }
 
 func (p *planner) plan(stmts []*pg_query.RawStmt) *Plan {
 	plan := &Plan{Statements: make([]Statement, 0, len(stmts))}
 	for _, raw := range stmts {
-		start, end := int(raw.StmtLocation), len(p.text)
-		if raw.StmtLen > 0 {
-			end = start + int(raw.StmtLen)
-		}
+		start, end := p.rangeOf(raw)
 		s := p.statement(raw, start, end)
 		s.Start, s.End = start, end
 		plan.Class = max(plan.Class, s.Class)
@@ -66,11 +64,57 @@ func (p *planner) plan(stmts []*pg_query.RawStmt) *Plan {
 	if plan.Class == ClassNone {
 		return &Plan{}
 	}
+	for i, raw := range stmts {
+		p.describe(raw, &plan.Statements[i])
+	}
 	return plan
+}
+
+// describe fills in what is known of any statement; its range is.
+func (p *planner) describe(raw *pg_query.RawStmt, s *Statement) {
+	s.Control, s.Fills = controlOf(raw.Stmt), fills(raw.Stmt)
+	s.MaxParam = len(raw.Stmt.GetPrepareStmt().GetArgtypes())
+	uses := p.survey.params
+	first, _ := slices.BinarySearchFunc(uses, s.Start, func(u paramUse, at int) int { return u.at - at })
+	for _, use := range uses[first:] {
+		if use.at >= s.End {
+			break
+		}
+		s.MaxParam = max(s.MaxParam, use.number)
+	}
+}
+
+// fills reports whether postgres runs a statement to its end before it answers: it may send rows of a SELECT while it finds them,
+// unless there is one among its WITH queries that writes.
+func fills(n *pg_query.Node) bool {
+	sel := n.GetSelectStmt()
+	if sel == nil || sel.IntoClause != nil {
+		return true
+	}
+	for _, with := range sel.WithClause.GetCtes() {
+		if with.GetCommonTableExpr().GetCtequery().GetSelectStmt() == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// rangeOf gives the range of a statement in the text.
+func (p *planner) rangeOf(raw *pg_query.RawStmt) (start, end int) {
+	start, end = int(raw.StmtLocation), len(p.text)
+	if raw.StmtLen > 0 {
+		end = start + int(raw.StmtLen)
+	}
+	return start, end
 }
 
 // statement classifies the statement in [start, end).
 func (p *planner) statement(raw *pg_query.RawStmt, start, end int) Statement {
+	if p.survey.commands {
+		if s := commandOf(raw.Stmt); s.Class != ClassNone {
+			return s
+		}
+	}
 	names := within(p.survey.names, start, end)
 	if len(names) == 0 {
 		return Statement{}
@@ -82,26 +126,26 @@ func (p *planner) statement(raw *pg_query.RawStmt, start, end int) Statement {
 	if isDefinition(raw.Stmt) {
 		return Statement{Class: ClassStored}
 	}
-	local, refusal := p.local(raw.Stmt.GetSelectStmt(), calls)
-	if refusal == nil {
-		refusal = p.unfaithful(calls[0], start, end)
+	if p.faithful(start, end) {
+		local, refusal := p.local(raw.Stmt.GetSelectStmt(), calls)
+		switch {
+		case refusal == nil:
+			s := Statement{Class: ClassLocal, Local: local}
+			if len(local.Params) > 0 {
+				s.Rewrite = p.rewrite(raw, calls, start, end).Rewrite
+			}
+			return s
+		case refusal.Code != codeNotSupported:
+			return refused(refusal)
+		}
 	}
-	if refusal != nil {
-		return Statement{Class: ClassRefused, Refusal: refusal}
-	}
-	return Statement{Class: ClassLocal, Local: local}
+	return p.rewrite(raw, calls, start, end)
 }
 
-// unfaithful refuses a statement whose local answer would lack something that postgres says.
-func (p *planner) unfaithful(first site, start, end int) *Refusal {
-	pos := p.position.of(int(first.call.Location))
-	if len(within(p.survey.long, start, end)) > 0 {
-		return refuseLongName(pos)
-	}
-	if len(within(p.survey.escapes, start, end)) > 0 {
-		return refuseBackslash(pos)
-	}
-	return nil
+// faithful reports whether a local answer would lack nothing that postgres says of a statement: it has warnings and notices for
+// backslashes and for long names.
+func (p *planner) faithful(start, end int) bool {
+	return len(within(p.survey.long, start, end)) == 0 && len(within(p.survey.escapes, start, end)) == 0
 }
 
 // within gives the part of sorted offsets in [start, end).

@@ -3,7 +3,7 @@ package sqlrewrite
 // Options are the settings of a session that change how its text is read.
 type Options struct {
 	// StandardConformingStrings is the session's setting of that name (on by default). When it is
-	// off, a text with a call and with a backslash in a plain quoted constant is refused.
+	// off, backslashes in plain quoted constants are escapes.
 	StandardConformingStrings bool
 }
 
@@ -45,13 +45,18 @@ type Statement struct {
 	// Start and End are the statement's byte range in the text, without the semicolon, but with the
 	// blanks and comments around it.
 	Start, End int
-	// MaxParam is the highest number of a parameter ($1, ...) in the statement; 0 if it has none.
+	// MaxParam is the highest number of a parameter ($1, ...) in the statement; 0 if it has none. In a PREPARE the types that it
+	// declares count too.
 	MaxParam int
 	// Control says what the statement does to transactions, also for ClassNone.
 	Control Control
+	// Fills says that postgres runs the statement to its end before it answers anything, which it does for all but a SELECT that
+	// only reads.
+	Fills bool
 	// Local is set for ClassLocal.
 	Local *Local
-	// Rewrite is set for ClassRewritten and ClassHarvested.
+	// Rewrite is set for ClassRewritten and ClassHarvested. A ClassLocal statement with parameters has it too: it is what to run
+	// where the parameters have types that ResolveParams refuses with 0A000.
 	Rewrite *Rewrite
 	// Command is set for ClassCommand.
 	Command *Command
@@ -189,13 +194,16 @@ type Rewrite struct {
 	// text that is sent, and is an array of text: the call's arguments in the order key, value, timeout.
 	Harvest []Harvest
 	// Records are the output columns that are records of a list, by number from 0, or from the last one, which is -1.
-	// In binary format their first field must be made a varchar. What cannot be counted is left out.
+	// In binary format their first field must be made a varchar. What cannot be counted is left out, and so are columns that
+	// have the right types already, as most have.
 	Records []int
 	// Prepares is the name of the statement that a PREPARE makes; "" for other statements. Its values must be added
 	// to the arguments of every EXECUTE, in order, as constants: see Executions.
 	Prepares string
 	// Calls are the calls that were replaced, for error messages.
 	Calls []Replaced
+
+	evaluated *Rewrite // see For
 }
 
 // Piece is a part of a rewritten text.
@@ -230,6 +238,15 @@ type Replaced struct {
 	Name string
 	// Position is that of the call, in characters of the whole text from 1.
 	Position int
+
+	args []replacedArg
+}
+
+// replacedArg is what messages say of an argument.
+type replacedArg struct {
+	name string // in named notation
+	slot int    // which of the function's parameters it is
+	typ  string // as far as the text has it
 }
 
 // Value is something from the table that a rewritten text needs.

@@ -9,6 +9,12 @@ type survey struct {
 	long []int
 	// escapes are the places of the plain constants with a backslash escape.
 	escapes []int
+	// params are the uses of parameters.
+	params []paramUse
+	// commands says that there may be a statement about a setting of the function or its extension.
+	commands bool
+	// executes says that the word "execute" is there.
+	executes bool
 	// text is what the parser should see: every byte in its place, but comments are blanks, and
 	// constants that the parser would read in another way than the session does are replaced.
 	text string
@@ -18,6 +24,18 @@ type survey struct {
 	depth int
 	// ok is false for a text that is not SQL or that the parser must not see for its size or shape.
 	ok bool
+}
+
+// paramUse is a use of a parameter.
+type paramUse struct{ at, number int }
+
+// paramNumber is that of $number; one that is far too large is cut.
+func paramNumber(s string) int {
+	n := 0
+	for i := 1; i < len(s) && n <= maxParams; i++ {
+		n = n*10 + int(s[i]-'0')
+	}
+	return n
 }
 
 // maxIdent is the number of bytes that postgres keeps of an identifier.
@@ -31,6 +49,7 @@ func look(text string, o Options) survey {
 		meter depthMeter
 		name  qualifiedName
 		last  kind
+		about aboutWatch
 	)
 	meter.reset()
 	for {
@@ -44,6 +63,13 @@ func look(text string, o Options) survey {
 		}
 		if at, ok := name.add(text, t); ok {
 			s.names = append(s.names, at)
+		}
+		if t.kind == kParam {
+			s.params = append(s.params, paramUse{t.start, paramNumber(text[t.start:t.end])})
+		}
+		if isIdent(t.kind) {
+			s.commands = about.add(text, t) || s.commands
+			s.executes = s.executes || t.kind == kIdent && foldsTo(text[t.start:t.end], "execute")
 		}
 		if isIdent(t.kind) && t.end-t.start > maxIdent {
 			s.long = append(s.long, t.start)

@@ -1,47 +1,64 @@
 // Command compare measures raftproxy beside plain PostgreSQL, PgBouncer (session mode) and HAProxy (TCP mode), all in front of
-// one throw-away PostgreSQL that they reach by unix socket, with pgbench as the client. It prints transactions per second
-// and the proxy's own CPU time per transaction. Runs alternate between the candidates, so that a noisy machine is noisy for all.
+// one throw-away PostgreSQL that the proxies reach by unix socket and all clients by TCP. It prints tables in Markdown: those
+// of docs/performance.md, which says what they mean. Runs alternate between the candidates, so that a noisy machine is
+// noisy for all, and the median counts.
 package main
 
 import (
+	"bytes"
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"log"
 	"os"
-	"os/exec"
 	"os/signal"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/raftproxy/raftproxy/internal/pgtest"
 )
 
 var (
-	binary  = flag.String("raftproxy", "bin/raftproxy", "the binary to measure")
-	seconds = flag.Int("seconds", 4, "length of a run")
-	rounds  = flag.Int("rounds", 3, "runs of every row, of which the median counts")
-	clients = flag.String("clients", "1,8,32", "numbers of clients")
-	modes   = flag.String("modes", "simple,extended,prepared", "query modes of pgbench")
-	suite   = flag.String("suite", "forward", "forward: pgbench's select-only script; local: a get from the table beside a primary key look-up")
+	program = flag.String("raftproxy", "bin/raftproxy", "the binary to measure")
+	seconds = flag.Int("seconds", 2, "length of a run of pgbench")
+	rounds  = flag.Int("rounds", 5, "runs of every figure, of which the median counts")
+	clients = flag.String("clients", "", "numbers of clients, such as 1,8,32; empty for the suite's own")
+	modes   = flag.String("modes", "", "query modes of pgbench, of simple,extended,prepared; empty for the suite's own")
+	rows    = flag.Int("rows", 1_000_000, "rows of the suites copy and result")
+	which   = flag.String("suite", "forward", "suites to run, separated by commas, or all: "+strings.Join(suiteNames(), ", "))
+	into    = flag.String("into", "", "a Markdown file whose figures, between the marks of docs/performance.md, are replaced")
 )
 
-// candidate is something that pgbench connects to.
-type candidate struct {
-	name   string
-	port   int
-	pid    int    // of the proxy; 0 for none
-	script string // of pgbench; "" for the built-in one
+// suite is one table.
+type suite struct {
+	name, title string
+	run         func(b *bench) error
 }
 
-// result is one run.
-type result struct {
-	tps float64
-	cpu float64 // µs per transaction; 0 where there is no proxy
+var suites = []suite{
+	{"forward", "Forwarding: `pgbench -S`", (*bench).forward},
+	{"copy", "Bulk: rows in", (*bench).copyIn},
+	{"result", "Bulk: rows out", (*bench).results},
+	{"local", "A get from the table beside a look-up by primary key", (*bench).local},
+	{"rewrite", "A call in a condition beside the constant", (*bench).rewrite},
+	{"idle", "Idle sessions", (*bench).idle},
+}
+
+func suiteNames() (names []string) {
+	for _, s := range suites {
+		names = append(names, s.name)
+	}
+	return names
+}
+
+// bench is what the suites share.
+type bench struct {
+	ctx context.Context
+	dir string // for scripts and settings
+	all []candidate
+	out io.Writer
 }
 
 func main() {
@@ -54,80 +71,126 @@ func main() {
 	}
 }
 
+// chosen is the suites that are asked for.
+func chosen() ([]suite, error) {
+	if *which == "all" {
+		return suites, nil
+	}
+	var out []suite
+	for _, name := range strings.Split(*which, ",") {
+		i := slices.Index(suiteNames(), name)
+		if i < 0 {
+			return nil, fmt.Errorf("no suite is named %q", name)
+		}
+		out = append(out, suites[i])
+	}
+	return out, nil
+}
+
 func run(ctx context.Context) error {
-	pg, err := pgtest.Start(ctx, pgtest.Options{Config: []string{"max_connections = 300", "shared_buffers = 256MB", "fsync = off"}})
+	todo, err := chosen()
 	if err != nil {
 		return err
 	}
-	defer pg.Close()
-	dir, err := os.MkdirTemp("", "compare")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return err
-	}
-	if err := prepare(ctx, pg); err != nil {
-		return err
-	}
-	all, stop, err := start(ctx, pg, dir)
+	var figures bytes.Buffer
+	b := &bench{ctx: ctx, out: io.MultiWriter(os.Stdout, &figures)}
+	machine(b.out)
+	stop, err := b.start()
 	defer stop()
 	if err != nil {
 		return err
 	}
-	if *suite == "local" {
-		if all, err = localSuite(ctx, all, dir); err != nil {
-			return err
+	for _, s := range todo {
+		fmt.Fprintf(b.out, "\n### %s\n\n", s.title)
+		if err := s.run(b); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
-	fmt.Println("| mode | clients |" + heads(all))
-	fmt.Println("|---|---|" + strings.Repeat("---|", len(all)))
-	for _, mode := range strings.Split(*modes, ",") {
-		for _, n := range strings.Split(*clients, ",") {
-			row, err := measure(ctx, all, mode, n)
-			if err != nil {
-				return err
-			}
-			fmt.Printf("| %s | %s |%s\n", mode, n, row)
-		}
+	if *into == "" {
+		return nil
 	}
-	return nil
+	return replaceFigures(*into, figures.String())
 }
 
-func heads(all []candidate) string {
-	var b strings.Builder
+// start brings up the server and the proxies. stop ends them, and may be called after an error.
+func (b *bench) start() (stop func(), err error) {
+	var ends []func()
+	stop = func() {
+		for _, end := range slices.Backward(ends) {
+			end()
+		}
+	}
+	pg, err := pgtest.Start(b.ctx, pgtest.Options{Config: []string{"max_connections = 300", "shared_buffers = 256MB", "max_wal_size = 2GB"}})
+	if err != nil {
+		return stop, err
+	}
+	ends = append(ends, func() { _ = pg.Close() })
+	if b.dir, err = os.MkdirTemp("", "compare"); err != nil {
+		return stop, err
+	}
+	ends = append(ends, func() { _ = os.RemoveAll(b.dir) })
+	if err := os.Chmod(b.dir, 0o755); err != nil {
+		return stop, err
+	}
+	if err := prepare(b.ctx, pg); err != nil {
+		return stop, err
+	}
+	all, end, err := startAll(b.ctx, pg, b.dir)
+	ends = append(ends, end)
+	b.all = all
+	return stop, err
+}
+
+// The marks in a document between which the figures stand.
+const (
+	figuresBegin = "<!-- figures of bench/compare -->\n"
+	figuresEnd   = "<!-- end of figures -->\n"
+)
+
+func replaceFigures(file, figures string) error {
+	old, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	head, rest, ok := strings.Cut(string(old), figuresBegin)
+	_, tail, ok2 := strings.Cut(rest, figuresEnd)
+	if !ok || !ok2 {
+		return fmt.Errorf("%s has no marks for figures", file)
+	}
+	return os.WriteFile(file, []byte(head+figuresBegin+"\n"+figures+"\n"+figuresEnd+tail), 0o644)
+}
+
+// list splits a flag, or the default if it is not given.
+func list(value, otherwise string) []string {
+	if value == "" {
+		value = otherwise
+	}
+	return strings.Split(value, ",")
+}
+
+// candidate finds a candidate by name.
+func (b *bench) candidate(name string) (candidate, bool) {
+	i := slices.IndexFunc(b.all, func(c candidate) bool { return c.name == name })
+	if i < 0 {
+		return candidate{}, false
+	}
+	return b.all[i], true
+}
+
+func (b *bench) head(cells ...string) {
+	b.row(cells...)
+	b.row(slices.Repeat([]string{"---"}, len(cells))...)
+}
+
+func (b *bench) row(cells ...string) {
+	fmt.Fprintf(b.out, "| %s |\n", strings.Join(cells, " | "))
+}
+
+func names(all []candidate) (out []string) {
 	for _, c := range all {
-		b.WriteString(" " + c.name + " |")
+		out = append(out, c.name)
 	}
-	return b.String()
-}
-
-// measure fills one row of the table.
-func measure(ctx context.Context, all []candidate, mode, n string) (string, error) {
-	runs := make([][]result, len(all))
-	for range *rounds {
-		for i, c := range all {
-			r, err := pgbench(ctx, c, mode, n)
-			if err != nil {
-				return "", fmt.Errorf("%s, %s, %s clients: %w", c.name, mode, n, err)
-			}
-			runs[i] = append(runs[i], r)
-		}
-	}
-	var b strings.Builder
-	for _, rs := range runs {
-		tps, cpu := make([]float64, len(rs)), make([]float64, len(rs))
-		for i, r := range rs {
-			tps[i], cpu[i] = r.tps, r.cpu
-		}
-		fmt.Fprintf(&b, " %.1f k", median(tps)/1000)
-		if c := median(cpu); c > 0 {
-			fmt.Fprintf(&b, ", %.1f µs", c)
-		}
-		b.WriteString(" |")
-	}
-	return b.String(), nil
+	return out
 }
 
 func median(v []float64) float64 {
@@ -135,70 +198,14 @@ func median(v []float64) float64 {
 	return v[len(v)/2]
 }
 
-var tpsLine = regexp.MustCompile(`(?m)^tps = ([0-9.]+) `)
-var countLine = regexp.MustCompile(`(?m)^number of transactions actually processed: ([0-9]+)`)
-
-func pgbench(ctx context.Context, c candidate, mode, n string) (result, error) {
-	args := []string{"-h", "127.0.0.1", "-p", strconv.Itoa(c.port), "-U", "postgres", "-n", "-M", mode, "-c", n, "-j", "1",
-		"-T", strconv.Itoa(*seconds)}
-	if c.script != "" {
-		args = append(args, "-f", c.script)
-	} else {
-		args = append(args, "-S")
+// verdict says a ratio, and whether a bar is held.
+func verdict(held bool, ratios ...float64) string {
+	var parts []string
+	for _, r := range ratios {
+		parts = append(parts, strconv.FormatFloat(r, 'f', 2, 64))
 	}
-	before := cpuTime(c.pid)
-	out, err := exec.CommandContext(ctx, "pgbench", append(args, "postgres")...).CombinedOutput()
-	used := cpuTime(c.pid) - before
-	if err != nil {
-		return result{}, fmt.Errorf("%w: %s", err, out)
+	if held {
+		return strings.Join(parts, ", ") + ": holds"
 	}
-	tps, count := tpsLine.FindSubmatch(out), countLine.FindSubmatch(out)
-	if tps == nil || count == nil {
-		return result{}, fmt.Errorf("cannot read what pgbench says: %s", out)
-	}
-	var r result
-	r.tps, _ = strconv.ParseFloat(string(tps[1]), 64)
-	transactions, _ := strconv.ParseFloat(string(count[1]), 64)
-	if c.pid != 0 {
-		r.cpu = float64(used.Microseconds()) / transactions
-	}
-	return r, nil
-}
-
-// cpuTime is what a process has used, from the scheduler's own account.
-func cpuTime(pid int) time.Duration {
-	if pid == 0 {
-		return 0
-	}
-	var sum time.Duration
-	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
-	for _, t := range tasks {
-		b, err := os.ReadFile(t)
-		if err != nil {
-			continue
-		}
-		ns, _ := strconv.ParseInt(strings.Fields(string(b))[0], 10, 64)
-		sum += time.Duration(ns)
-	}
-	return sum
-}
-
-func prepare(ctx context.Context, pg *pgtest.Server) error {
-	out, err := exec.CommandContext(ctx, "pgbench", "-i", "-q", "-s", "5", "-h", "127.0.0.1", "-p", strconv.Itoa(pg.Port()),
-		"-U", "postgres", "postgres").CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("pgbench -i: %w: %s", err, out)
-	}
-	return sql(ctx, pg.Port(), "CREATE TABLE kv (key varchar(64) PRIMARY KEY, value text); INSERT INTO kv SELECT 'k' || i, 'v' || i FROM generate_series(1, 1000) i; ANALYZE kv")
-}
-
-func sql(ctx context.Context, port int, text string) error {
-	cmd, err := pgtest.Psql(ctx, fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres", port), "-c", text)
-	if err != nil {
-		return err
-	}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%w: %s", err, out)
-	}
-	return nil
+	return strings.Join(parts, ", ") + ": **missed**"
 }

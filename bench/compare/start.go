@@ -15,8 +15,16 @@ import (
 	"github.com/raftproxy/raftproxy/internal/pgtest"
 )
 
-// start runs the proxies. Those that are not installed are left out. stop ends them all.
-func start(ctx context.Context, pg *pgtest.Server, dir string) (all []candidate, stop func(), err error) {
+// Names of candidates, as they stand in the tables.
+const (
+	postgresName  = "PostgreSQL"
+	raftproxyName = "raftproxy"
+	pgbouncerName = "PgBouncer"
+	haproxyName   = "HAProxy"
+)
+
+// startAll runs the proxies. Those that are not installed are left out. stop ends them all.
+func startAll(ctx context.Context, pg *pgtest.Server, dir string) (all []candidate, stop func(), err error) {
 	var running []*exec.Cmd
 	stop = func() {
 		for _, c := range running {
@@ -24,18 +32,18 @@ func start(ctx context.Context, pg *pgtest.Server, dir string) (all []candidate,
 			_ = c.Wait()
 		}
 	}
-	all = []candidate{{name: "postgres", port: pg.Port()}}
+	all = []candidate{{name: postgresName, port: pg.Port()}}
 	for _, p := range []struct {
 		name  string
 		begin func(pg *pgtest.Server, dir string, port int) (*exec.Cmd, error)
-	}{{"raftproxy", raftproxy}, {"PgBouncer", pgbouncer}, {"HAProxy", haproxy}} {
+	}{{raftproxyName, raftproxy}, {pgbouncerName, pgbouncer}, {haproxyName, haproxy}} {
 		port, err := freePort()
 		if err != nil {
 			return all, stop, err
 		}
 		cmd, err := p.begin(pg, dir, port)
 		if errors.Is(err, exec.ErrNotFound) {
-			fmt.Fprintf(os.Stderr, "%s is not installed and is left out\n", p.name)
+			fmt.Fprintf(os.Stderr, "%s is not installed and is left out: apt-get install %s\n", p.name, strings.ToLower(p.name))
 			continue
 		}
 		if err != nil {
@@ -89,7 +97,7 @@ func raftproxy(pg *pgtest.Server, dir string, port int) (*exec.Cmd, error) {
 	if err != nil {
 		return nil, err
 	}
-	return exec.Command(*binary, "serve", "--node-id", "1", "--listen", fmt.Sprintf("127.0.0.1:%d", port),
+	return exec.Command(*program, "serve", "--node-id", "1", "--listen", fmt.Sprintf("127.0.0.1:%d", port),
 		"--upstream", pg.Socket(), "--raft-address", fmt.Sprintf("127.0.0.1:%d", raft),
 		"--peers", fmt.Sprintf("1=127.0.0.1:%d", raft), "--data-dir", filepath.Join(dir, "data"),
 		"--shm-path", filepath.Join(dir, "table"), "--admin", fmt.Sprintf("127.0.0.1:%d", admin), "--log-level", "warn"), nil
@@ -110,7 +118,6 @@ auth_type = any
 pool_mode = session
 default_pool_size = 200
 max_client_conn = 1000
-server_reset_query =
 ignore_startup_parameters = extra_float_digits
 logfile = %s
 `, pg.SocketDir(), pg.Port(), port, filepath.Join(dir, "pgbouncer.txt"))
@@ -151,30 +158,4 @@ backend b
 		return nil, err
 	}
 	return exec.Command(path, "-db", "-f", file), nil
-}
-
-// localSuite has raftproxy answer gets from the table, beside PostgreSQL looking up a primary key.
-func localSuite(ctx context.Context, all []candidate, dir string) ([]candidate, error) {
-	scripts := map[string]string{
-		"postgres":  "\\set i random(1, 1000)\nSELECT value FROM kv WHERE key = 'k7';\n",
-		"raftproxy": "\\set i random(1, 1000)\nSELECT raftable('k7');\n",
-	}
-	var out []candidate
-	for _, c := range all {
-		text := scripts[c.name]
-		if text == "" {
-			continue
-		}
-		if c.name == "raftproxy" {
-			if err := sql(ctx, c.port, "SELECT raftable('k7', 'v7')"); err != nil {
-				return nil, err
-			}
-		}
-		c.script = filepath.Join(dir, strings.ToLower(c.name)+".sql")
-		if err := os.WriteFile(c.script, []byte(text), 0o644); err != nil {
-			return nil, err
-		}
-		out = append(out, c)
-	}
-	return out, nil
 }

@@ -222,10 +222,6 @@ var (
 	ownContext = regexp.MustCompile(`(?m)^(PL/pgSQL function (public\.)?raftable\(.*|SQL function "raftable".*|SQL statement "(SELECT|INSERT INTO|DELETE FROM) [^"]*harness\.rows[^"]*"|SQL statement "SELECT public\.raftable[^"]*")\n?`)
 )
 
-// whichRow is what the proxy adds to the detail of an error in a set over rows. The oracle has nothing to say there, since
-// its sets are undone.
-var whichRow = regexp.MustCompile(` ?(It was the first row|The sets? of the (\d+ )?rows? before (has|have) taken effect)\.`)
-
 // errorFields writes all fields but those that say where in the server's source it was raised. V is written if it is not S.
 func errorFields(b []byte) string {
 	var line strings.Builder
@@ -236,10 +232,6 @@ func errorFields(b []byte) string {
 		}
 		value := tempSchema.ReplaceAllString(f[1:], "pg_temp")
 		switch f[0] {
-		case 'D':
-			if value = whichRow.ReplaceAllString(value, ""); value == "" {
-				continue
-			}
 		case 'S':
 			severity = value
 		case 'V':

@@ -10,16 +10,20 @@ have() { command -v "$1" >/dev/null 2>&1; }
 server() { have initdb && have postgres || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 note() { printf 'setup: %s\n' "$*" >&2; }
+# A C compiler without the C library's headers, as Debian may have it, is none.
+compiler() { have gcc && echo '#include <stdlib.h>' | gcc -x c -fsyntax-only - 2>/dev/null; }
+# A fresh machine may still be installing something else.
+apt() { DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@" >/dev/null; }
 install() {
 	echo "setup: installing $*"
-	[ -n "${updated:-}" ] || apt-get update -qq
+	[ -n "${updated:-}" ] || apt update
 	updated=yes
-	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends --no-upgrade "$@" >/dev/null
+	apt install -y --no-install-recommends --no-upgrade "$@"
 }
 
 essentials() {
 	local packages=()
-	have gcc || packages+=(gcc libc6-dev)
+	compiler || packages+=(gcc libc6-dev)
 	server || packages+=(postgresql)
 	have psql || packages+=(postgresql-client)
 	[ ${#packages[@]} -gt 0 ] || return 0
@@ -36,6 +40,14 @@ node_postgres() {
 		NODE_PATH=/usr/share/nodejs:node/node_modules node -e 'require("pg"), require("pg-cursor")' 2>/dev/null)
 }
 
+# one_by_one installs what can be installed of what could not be together.
+one_by_one() {
+	local name
+	for name in "$@"; do
+		install "$name" || note "could not install $name"
+	done
+}
+
 drivers() {
 	local packages=() name
 	have dpkg-query || { note 'no Debian: drivers that are not here are left out of the tests'; return; }
@@ -50,7 +62,8 @@ drivers() {
 			note "left out of the tests are drivers that could be installed with: sudo apt-get install ${packages[*]}"
 		return
 	fi
-	[ ${#packages[@]} -eq 0 ] || install "${packages[@]}" || note "could not install all of ${packages[*]}"
+	mkdir -p /usr/share/man/man1 # which Java's packages miss in small images
+	[ ${#packages[@]} -eq 0 ] || install "${packages[@]}" || one_by_one "${packages[@]}"
 	# Debian's node-pg needs Debian's node. Where another one is, npm has the modules.
 	node_postgres || install nodejs node-pg 2>/dev/null && node_postgres ||
 		{ have npm && npm ci --silent --no-audit --no-fund --prefix internal/compat/testdata/node; } ||

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/raftproxy/raftproxy/internal/pgtest"
+)
+
+// candidate is something that clients connect to.
+type candidate struct {
+	name string
+	port int
+	pid  int // of the proxy; 0 for none
+
+	scripts func(mode string) []string // of pgbench, as file names; nil for the built-in select-only one
+}
+
+// result is one run, or the median of several.
+type result struct {
+	tps float64
+	cpu float64 // µs per transaction; 0 where there is no proxy
+}
+
+func (r result) String() string {
+	if r.cpu == 0 {
+		return fmt.Sprintf("%.1f k", r.tps/1000)
+	}
+	return fmt.Sprintf("%.1f k, %.1f µs", r.tps/1000, r.cpu)
+}
+
+// measure runs pgbench against each of the candidates in turn, and gives each one's median.
+func (b *bench) measure(all []candidate, mode, clients string) ([]result, error) {
+	tps, cpu := make([][]float64, len(all)), make([][]float64, len(all))
+	for range *rounds {
+		for i, c := range all {
+			r, err := pgbench(b.ctx, c, mode, clients)
+			for try := 1; errors.Is(err, errNothingDone) && try < emptyRuns; try++ {
+				r, err = pgbench(b.ctx, c, mode, clients)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("%s, %s, %s clients: %w", c.name, mode, clients, err)
+			}
+			tps[i], cpu[i] = append(tps[i], r.tps), append(cpu[i], r.cpu)
+		}
+	}
+	out := make([]result, len(all))
+	for i := range all {
+		out[i] = result{median(tps[i]), median(cpu[i])}
+	}
+	return out, nil
+}
+
+// table measures every mode with every number of clients. last makes the last column.
+func (b *bench) table(all []candidate, otherModes, otherClients, heading string, last func(mode string, r []result) string) error {
+	b.head(append(append([]string{"mode", "clients"}, names(all)...), heading)...)
+	for _, mode := range list(*modes, otherModes) {
+		for _, n := range list(*clients, otherClients) {
+			r, err := b.measure(all, mode, n)
+			if err != nil {
+				return err
+			}
+			cells := []string{mode, n}
+			for _, one := range r {
+				cells = append(cells, one.String())
+			}
+			b.row(append(cells, last(mode, r))...)
+		}
+	}
+	return nil
+}
+
+var (
+	tpsLine   = regexp.MustCompile(`(?m)^tps = ([0-9.]+) `)
+	countLine = regexp.MustCompile(`(?m)^number of transactions actually processed: ([0-9]+)`)
+)
+
+// errNothingDone is that a run was over before its clients had logged in, as happens on a machine that has much else to do.
+var errNothingDone = errors.New("no transaction was done in the time of the run")
+
+// emptyRuns is how many runs may come to nothing.
+const emptyRuns = 5
+
+// pgbench is one run.
+func pgbench(ctx context.Context, c candidate, mode, clients string) (result, error) {
+	path, err := pgtest.Program("pgbench")
+	if err != nil {
+		return result{}, err
+	}
+	args := []string{"-h", "127.0.0.1", "-p", strconv.Itoa(c.port), "-U", "postgres", "-n", "-M", mode, "-c", clients, "-j", "1",
+		"-T", strconv.Itoa(*seconds)}
+	if c.scripts == nil {
+		args = append(args, "-S")
+	} else {
+		for _, file := range c.scripts(mode) {
+			args = append(args, "-f", file)
+		}
+	}
+	before := cpuTime(c.pid)
+	out, err := exec.CommandContext(ctx, path, append(args, "postgres")...).CombinedOutput()
+	used := cpuTime(c.pid) - before
+	if err != nil {
+		return result{}, fmt.Errorf("%w: %s", err, out)
+	}
+	tps, count := tpsLine.FindSubmatch(out), countLine.FindSubmatch(out)
+	if count != nil && string(count[1]) == "0" {
+		return result{}, errNothingDone
+	}
+	if tps == nil || count == nil {
+		return result{}, fmt.Errorf("cannot read what pgbench says: %s", out)
+	}
+	var r result
+	r.tps, _ = strconv.ParseFloat(string(tps[1]), 64)
+	transactions, _ := strconv.ParseFloat(string(count[1]), 64)
+	if c.pid != 0 {
+		r.cpu = float64(used.Nanoseconds()) / 1000 / transactions
+	}
+	return r, nil
+}
+
+// cpuTime is what a process has used, from the scheduler's own account.
+func cpuTime(pid int) time.Duration {
+	if pid == 0 {
+		return 0
+	}
+	var sum time.Duration
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	for _, t := range tasks {
+		b, err := os.ReadFile(t)
+		if err != nil {
+			continue
+		}
+		ns, _ := strconv.ParseInt(strings.Fields(string(b))[0], 10, 64)
+		sum += time.Duration(ns)
+	}
+	return sum
+}
+
+// keys is how many keys the replicated table has. kv has more rows, so that they are looked up by its indexes.
+const keys = 100
+
+// prepare makes the tables.
+func prepare(ctx context.Context, pg *pgtest.Server) error {
+	path, err := pgtest.Program("pgbench")
+	if err != nil {
+		return err
+	}
+	out, err := exec.CommandContext(ctx, path, "-i", "-q", "-s", "5", "-h", "127.0.0.1", "-p", strconv.Itoa(pg.Port()),
+		"-U", "postgres", "postgres").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("pgbench -i: %w: %s", err, out)
+	}
+	return sql(ctx, pg.Port(), fmt.Sprintf("CREATE TABLE kv (key varchar(64) PRIMARY KEY, value text); "+
+		"INSERT INTO kv SELECT i::text, 'value ' || i FROM generate_series(1, %d) i; CREATE INDEX ON kv (value); "+
+		"CREATE UNLOGGED TABLE bulk (a int, b text); VACUUM ANALYZE kv", 100*keys))
+}
+
+// sql runs statements with psql, each as a message of its own.
+func sql(ctx context.Context, port int, text string) error {
+	args := []string{"--set=VERBOSITY=verbose"}
+	for _, s := range strings.Split(text, "; ") {
+		args = append(args, "-c", s)
+	}
+	cmd, err := pgtest.Psql(ctx, pgtest.URL(fmt.Sprintf("127.0.0.1:%d", port), ""), args...)
+	if err != nil {
+		return err
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return errors.New(strings.TrimSpace(string(out)))
+	}
+	return nil
+}

@@ -1,0 +1,418 @@
+package proxy
+
+import (
+	"strings"
+
+	"github.com/raftproxy/raftproxy/sqlrewrite"
+)
+
+// batch runs a simple query of which at least one statement needs the server. The server gets the statements one by one
+// in the extended protocol, without a Sync between them, so that they are one implicit transaction as in a simple query,
+// and calls run between them in their turn.
+type batch struct {
+	f    *frontend
+	prog *program
+	// block: a transaction block of ours stands for the implicit one, since one of the statements runs in a block only.
+	block bool
+	// localLast: the last statement was answered here, with so many rows.
+	localLast bool
+	rows      int
+}
+
+// runBatch answers a simple query. The server owes nothing.
+func (f *frontend) runBatch(prog *program) error {
+	b := &batch{f: f, prog: prog}
+	if len(prog.parts) == 1 {
+		if done, err := b.runWhole(&prog.parts[0]); done || err != nil {
+			return err
+		}
+	}
+	if b.wantsBlock() {
+		b.block = true
+		b.statement("BEGIN", quiet)
+	}
+	sent := b.block
+	for i := range prog.parts {
+		if !sent && i > 0 && b.plainFrom(i) {
+			// Nothing holds the rest together with what was before.
+			rw := sqlrewrite.Whole(prog.parts[i].start, len(prog.text))
+			m := newRemote(prog.text, &part{rewrite: rw}, nil)
+			msg, r, err := b.queryMessage(m, m.sql())
+			if err != nil {
+				return f.finishFailed(err)
+			}
+			f.queue(msg, 'Q'|replied, r)
+			return nil
+		}
+		sent = sent || prog.parts[i].local == nil && prog.parts[i].refusal == nil
+		if done, err := b.part(&prog.parts[i], i == len(prog.parts)-1); done || err != nil {
+			return err
+		}
+	}
+	return b.end()
+}
+
+// runWhole runs the only statement of a query as a simple query with values in its text, if it can be one.
+func (b *batch) runWhole(t *part) (done bool, err error) {
+	f := b.f
+	if t, err = f.executed(b.prog.text, t); err != nil {
+		return true, err
+	}
+	msg, r, err := b.whole(t)
+	switch {
+	case err != nil:
+		return true, f.finishFailed(err)
+	case msg == nil:
+		return false, nil
+	}
+	f.queue(msg, 'Q'|replied, r)
+	return true, nil
+}
+
+// whole is the message for a statement that the server gets as a simple query with values in its text.
+func (b *batch) whole(t *part) (msg []byte, r *reply, err error) {
+	if t.rewrite == nil || t.local != nil || !t.rewrite.Literals && t.params == 0 || len(t.rewrite.Harvest) > 0 {
+		return nil, nil, nil
+	}
+	m := newRemote(b.prog.text, t, nil)
+	if t.params > 0 && t.rewrite.Prepares == "" {
+		// The server will say that there are no parameters in a simple query, whatever the values.
+		m.literals = make([]*string, len(t.rewrite.Values))
+		return b.queryMessage(m, t.rewrite.Literal(b.prog.text, m.literals))
+	}
+	if !t.rewrite.Literals {
+		return nil, nil, nil
+	}
+	if err := b.f.renewLiterals(m); err != nil {
+		return nil, nil, err
+	}
+	return b.queryMessage(m, m.sql())
+}
+
+func (b *batch) queryMessage(m *remote, sql string) ([]byte, *reply, error) {
+	text, e := b.f.settings.fromUTF8([]byte(sql))
+	if e != nil {
+		return nil, nil, e
+	}
+	return newMessage('Q', append(text, 0)), m.reply(nil), nil
+}
+
+// plainFrom says whether all statements from number i on are the server's.
+func (b *batch) plainFrom(i int) bool {
+	for _, t := range b.prog.parts[i:] {
+		if t.local != nil || t.rewrite != nil || t.refusal != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// wantsBlock says whether a statement runs in a transaction block only, for which the implicit one of a query counts.
+func (b *batch) wantsBlock() bool {
+	if len(b.prog.parts) < 2 || b.f.transaction().status != 'I' || b.f.openAtServer() {
+		return false
+	}
+	for i := range b.prog.parts {
+		switch b.prog.parts[i].control {
+		case sqlrewrite.ControlNeedsBlock:
+			return true
+		case sqlrewrite.ControlBegin:
+			return false
+		}
+	}
+	return false
+}
+
+// part runs one statement. done says that the query has been answered to its end.
+func (b *batch) part(t *part, last bool) (done bool, err error) {
+	f := b.f
+	local := t.local
+	if local != nil && local.command != nil && local.command.Op != sqlrewrite.CommandShow {
+		offered, err := f.extensionOffered()
+		if err != nil {
+			return true, err
+		}
+		if offered {
+			local = nil
+		}
+	}
+	if local == nil && t.refusal == nil {
+		return b.remotePart(t, last)
+	}
+	if done, err := b.settle(); done || err != nil {
+		return done, err
+	}
+	if f.transaction().status == 'E' {
+		return true, b.fail(errFailedTransaction)
+	}
+	if t.refusal != nil {
+		return true, b.fail(t.refusal)
+	}
+	if r := local.RefuseParams(); r != nil {
+		return true, b.fail(refusal(r))
+	}
+	f.buffer()
+	f.out = local.appendQueryDesc(f.out)
+	f.simple.reset(local)
+	rows, _, err := f.run(&f.simple, 0)
+	if err != nil {
+		e, fatal := asPgError(err)
+		if fatal != nil {
+			return true, fatal
+		}
+		return true, b.fail(e)
+	}
+	if b.localLast, b.rows = last, rows; !last {
+		f.buffer()
+		f.out = local.appendComplete(f.out, rows)
+	}
+	return false, f.flushLong()
+}
+
+// settle waits for the server. done says that a statement of its own has failed there, and the query is over.
+func (b *batch) settle() (done bool, err error) {
+	state, err := b.f.settle()
+	if err != nil {
+		return true, err
+	}
+	if state == settledSkipping {
+		return true, b.endFailed()
+	}
+	return false, nil
+}
+
+// remotePart has the server run one statement.
+func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
+	f := b.f
+	if t.rewrite == nil && f.mayExecute([]byte(b.prog.text[t.start:t.end])) {
+		if done, err := b.settle(); done || err != nil {
+			return done, err
+		}
+		if t, err = f.executed(b.prog.text, t); err != nil {
+			return true, err
+		}
+	}
+	rw := t.rewrite
+	if rw == nil {
+		rw = sqlrewrite.Whole(t.start, t.end)
+	}
+	if t.params > 0 && rw.Prepares == "" {
+		if done, err := b.settle(); done || err != nil {
+			return done, err
+		}
+		return true, b.fail(b.noParameter(t))
+	}
+	if t.control == sqlrewrite.ControlCopyIn {
+		if done, err := b.settle(); done || err != nil {
+			return done, err
+		}
+		return true, b.fail(errCopyInBatch)
+	}
+	m := newRemote(b.prog.text, &part{rewrite: rw, params: t.params, arguments: t.arguments, fills: t.fills}, nil)
+	var values [][]byte
+	if len(rw.Values) > 0 && rw.Prepares == "" {
+		// What the values must show has been done, and if it has failed they are not needed.
+		if done, err := b.settle(); done || err != nil {
+			return done, err
+		}
+		if rw.Literals {
+			err = f.renewLiterals(m)
+		} else if err = f.ready(); err == nil {
+			values, err = f.evaluate(rw.Values, nil, nil)
+		}
+		if err != nil {
+			e, fatal := asPgError(err)
+			if fatal != nil {
+				return true, fatal
+			}
+			return true, b.fail(e)
+		}
+	}
+	msg, e := m.parseMessage("", &f.settings)
+	if e != nil {
+		return true, b.fail(e)
+	}
+	f.queue(msg, 'P'|quietAnswer|replied, m.reply(nil))
+	f.queue(appendBind(nil, "", "", &bindMessage{}, values), 'B'|quietAnswer|replied, m.reply(nil))
+	d := m.reply(nil)
+	d.query, d.dropNoData = true, true
+	f.queue(describeMessage('P', ""), 'D'|replied, d)
+	run := m.reply(nil)
+	run.holdComplete = last
+	run.query = true
+	f.queue(executeUnnamed, 'E'|replied, run)
+	if t.control == sqlrewrite.ControlEnd {
+		b.block = false
+	}
+	if rw.Prepares != "" {
+		return b.prepared(m)
+	}
+	if m.harvests() {
+		return b.harvested()
+	}
+	return false, nil
+}
+
+var executeUnnamed = executeMessage("")
+
+// harvested waits for the rows of a harvested statement.
+func (b *batch) harvested() (done bool, err error) {
+	state, err := b.f.settle()
+	if err != nil {
+		return true, err
+	}
+	e := b.f.takeHarvestError()
+	switch {
+	case e != nil && state == settledSkipping:
+		b.f.buffer()
+		b.f.out = e.append(b.f.out, "ERROR")
+		return true, b.endFailed()
+	case e != nil:
+		return true, b.fail(e)
+	case state == settledSkipping:
+		return true, b.endFailed()
+	}
+	return false, nil
+}
+
+// prepared remembers the name that a PREPARE has made, if it has.
+func (b *batch) prepared(m *remote) (done bool, err error) {
+	if done, err := b.settle(); done || err != nil {
+		return done, err
+	}
+	b.f.rememberPrepared(m)
+	return false, nil
+}
+
+// fail answers with an error of ours, and undoes what the server has open. An error of the server's that came before
+// counts instead.
+func (b *batch) fail(e *pgError) error {
+	f := b.f
+	if done, err := b.settle(); done || err != nil {
+		return err
+	}
+	if err := f.failTransaction(); err != nil {
+		return err
+	}
+	if b.block {
+		if err := f.ask(rollbackMessages(), 'P'|quiet, 'B'|quiet, 'E'|quiet, 'S'|quiet); err != nil {
+			return err
+		}
+	}
+	f.buffer()
+	f.out = e.append(f.out, "ERROR")
+	return f.finishQuery()
+}
+
+func rollbackMessages() []byte {
+	b := simpleStatement("ROLLBACK")
+	return append(append(b, executeUnnamed...), syncMessage...)
+}
+
+// end ends the query after its last statement, and with it the implicit transaction.
+func (b *batch) end() error {
+	f := b.f
+	if b.block {
+		if done, err := b.settle(); done || err != nil {
+			return err
+		}
+		b.statement("COMMIT", quietAnswer)
+	}
+	if last := &b.prog.parts[len(b.prog.parts)-1]; b.localLast {
+		if done, err := b.settle(); done || err != nil {
+			return err
+		}
+		if err := f.endImplicit(last.local, b.rows); err != nil {
+			return err
+		}
+		return f.finishQuery()
+	}
+	// As a simple query would, take the unnamed ones away.
+	f.queue(closeUnnamedPortal, 'C'|quiet, nil)
+	f.queue(closeUnnamedStatement, 'C'|quiet, nil)
+	f.endQuery()
+	return nil
+}
+
+// endFailed ends the query after an error of the server's.
+func (b *batch) endFailed() error {
+	if b.block {
+		if err := b.f.ask(syncMessage, 'S'|quiet); err != nil {
+			return err
+		}
+		b.statement("ROLLBACK", quiet)
+	}
+	b.f.endQuery()
+	return nil
+}
+
+// statement queues a statement of our own; hidden says which of the answers to its Execute the client must not see.
+func (b *batch) statement(sql string, hidden entry) {
+	b.f.queue(nil, 'P'|quiet, nil)
+	b.f.queue(simpleStatement(sql), 'B'|quiet, nil)
+	b.f.queue(executeUnnamed, 'E'|hidden, nil)
+}
+
+// endQuery queues a Sync, whose answer is the client's ReadyForQuery.
+func (f *frontend) endQuery() {
+	f.queue(syncMessage, 'S', nil)
+	f.serverUnnamed = false
+}
+
+// simpleStatement is Parse and Bind of an unnamed statement without parameters.
+func simpleStatement(sql string) []byte {
+	b := append([]byte{'P', 0, 0, 0, 0, 0}, sql...)
+	b = finishMessage(append(b, 0, 0, 0), 0)
+	return append(b, 'B', 0, 0, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0)
+}
+
+// finishFailed answers a simple query with an error.
+func (f *frontend) finishFailed(err error) error {
+	e, fatal := asPgError(err)
+	if fatal != nil {
+		return fatal
+	}
+	if err := f.failTransaction(); err != nil {
+		return err
+	}
+	f.buffer()
+	f.out = e.append(f.out, "ERROR")
+	return f.finishQuery()
+}
+
+// finishQuery ends the answer to a simple query with ReadyForQuery.
+func (f *frontend) finishQuery() error {
+	tx := f.transaction()
+	if tx.status == 'I' {
+		f.ext.clear()
+	}
+	f.buffer()
+	f.out = appendReady(f.out, tx.status)
+	return f.flushOut()
+}
+
+var errCopyInBatch = &pgError{
+	code:    codeFeatureNotSupported,
+	message: "COPY FROM STDIN cannot stand in one query string with calls of raftable()",
+	detail:  "It was not executed.",
+	hint:    "Send the statements one by one.",
+}
+
+// noParameter is the error of a simple query with a parameter.
+func (b *batch) noParameter(t *part) *pgError {
+	text := b.prog.text[t.start:t.end]
+	at := strings.IndexByte(text, '$')
+	for at >= 0 && at+1 < len(text) && (text[at+1] < '0' || text[at+1] > '9') {
+		next := strings.IndexByte(text[at+1:], '$')
+		if next < 0 {
+			break
+		}
+		at += 1 + next
+	}
+	number := strings.TrimLeft(text[at+1:], "0")
+	end := 0
+	for end < len(number) && number[end] >= '0' && number[end] <= '9' {
+		end++
+	}
+	return &pgError{code: "42P02", message: "there is no parameter $" + number[:end], position: characters(b.prog.text[:t.start+at]) + 1}
+}

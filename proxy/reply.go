@@ -1,0 +1,266 @@
+package proxy
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/raftproxy/raftproxy/sqlrewrite"
+)
+
+// reply says how the server's answer to a message of ours, or to one that we changed, differs from what the client must
+// get. It belongs to one entry of the account; shapes are shared by those of one statement.
+type reply struct {
+	// sent is the text that positions and wordings of errors are about; nil for none of ours.
+	sent *sentText
+	// params is how many parameters of a described statement are the client's.
+	params int
+	// shape is what becomes of the columns; nil for nothing.
+	shape *shape
+	// formats are the formats of the columns as in Bind.
+	formats []int16
+	// fills: the server runs the statement to its end before it answers, so that an error comes before everything else.
+	fills bool
+	// query: the message stands for a simple query.
+	query bool
+	// dropNoData: the client asked for no description, so none is to be denied.
+	dropNoData bool
+	// holdComplete: the CommandComplete goes out only with the ReadyForQuery, as that of the last statement of a query.
+	holdComplete bool
+	// prepared is told when the server has the statement.
+	prepared *prepared
+	// rows, if not nil, takes the rows, which the client does not get.
+	rows *answerRows
+}
+
+// answerRows are the rows of a question of our own: the first column of each, nil for NULL.
+type answerRows struct{ values [][]byte }
+
+// sentText is a text that the server has instead of the client's.
+type sentText struct {
+	rw    *sqlrewrite.Rewrite
+	text  string // the client's
+	first int    // number of the first value, if they are parameters
+	// literals are the values where they stand in the text.
+	literals []*string
+	// arguments is how many of an EXECUTE's arguments are not the client's.
+	arguments int
+}
+
+// captures says whether a message of this type is to be read whole and changed.
+func (r *reply) captures(typ byte) bool {
+	switch typ {
+	case 'E', 'N':
+		return r.sent != nil
+	case 't':
+		return r.prepared != nil
+	case 'T':
+		return r.shape != nil || r.query && r.fills
+	case 'D':
+		return r.rows != nil || r.shape != nil && (r.shape.harvests() || r.shape.hasRecords(r.formats))
+	case 'n':
+		return r.dropNoData
+	case 'C':
+		return r.holdComplete || r.rows != nil || r.shape != nil && r.shape.harvests()
+	case 's':
+		return r.shape != nil && r.shape.harvests()
+	}
+	return false
+}
+
+// shape is what becomes of the columns of a rewritten statement.
+type shape struct {
+	rw *sqlrewrite.Rewrite
+	// harvest says for each column which of rw.Harvest it is, -1 for the others. Known from the description on.
+	harvest []int
+}
+
+func (s *shape) harvests() bool { return len(s.rw.Harvest) > 0 }
+
+// hasRecords says whether there are records in binary format.
+func (s *shape) hasRecords(formats []int16) bool {
+	if len(s.rw.Records) == 0 {
+		return false
+	}
+	for _, f := range formats {
+		if f == 1 {
+			return true
+		}
+	}
+	return false
+}
+
+// describe reads a RowDescription's body, learns which columns are harvested, and returns it as the client is to see it. What
+// is not well formed is returned as it is.
+func (s *shape) describe(body []byte) []byte {
+	if !s.harvests() || len(body) < 2 {
+		return body
+	}
+	n := int(binary.BigEndian.Uint16(body))
+	s.harvest = make([]int, 0, n)
+	out := append(make([]byte, 0, len(body)), body[:2]...)
+	rest := body[2:]
+	for range n {
+		name, more, ok := bytes.Cut(rest, []byte{0})
+		if !ok || len(more) < fieldSize {
+			return body
+		}
+		field := more[:fieldSize]
+		rest = more[fieldSize:]
+		i := s.named(string(name))
+		s.harvest = append(s.harvest, i)
+		if i < 0 {
+			out = append(append(append(out, name...), 0), field...)
+			continue
+		}
+		h := &s.rw.Harvest[i]
+		out = append(append(out, h.Name...), 0)
+		out = append(out, field[:6]...)
+		oid, size := uint32(oidVoid), uint16(4)
+		if h.Op == sqlrewrite.OpGet {
+			oid, size = oidText, 0xffff
+		}
+		out = binary.BigEndian.AppendUint32(out, oid)
+		out = binary.BigEndian.AppendUint16(out, size)
+		out = append(out, field[12:]...)
+	}
+	return append(out, rest...)
+}
+
+// fieldSize is what follows a column's name in a RowDescription: table, attribute, type, size, modifier, format.
+const fieldSize = 4 + 2 + 4 + 2 + 4 + 2
+
+func (s *shape) named(column string) int {
+	for i := range s.rw.Harvest {
+		if column == sqlrewrite.HarvestName(i) {
+			return i
+		}
+	}
+	return -1
+}
+
+// patchRecords gives the records of lists in a DataRow's body a varchar as their first field, as the function has it.
+func (s *shape) patchRecords(body []byte, formats []int16) {
+	if len(body) < 2 {
+		return
+	}
+	n := int(binary.BigEndian.Uint16(body))
+	rest := body[2:]
+	for i := range n {
+		if len(rest) < 4 {
+			return
+		}
+		size := int(int32(binary.BigEndian.Uint32(rest)))
+		rest = rest[4:]
+		if size < 0 {
+			continue
+		}
+		if size > len(rest) {
+			return
+		}
+		if size >= 8 && s.isRecord(i, n) && i < max(len(formats), n) && columnFormat(formats, i) == 1 &&
+			binary.BigEndian.Uint32(rest[4:]) == oidText {
+			binary.BigEndian.PutUint32(rest[4:], oidVarchar)
+		}
+		rest = rest[size:]
+	}
+}
+
+func (s *shape) isRecord(i, columns int) bool {
+	for _, r := range s.rw.Records {
+		if r == i || r < 0 && r+columns == i {
+			return true
+		}
+	}
+	return false
+}
+
+// columnFormat is formatOf for formats that the server may not have checked.
+func columnFormat(formats []int16, i int) int16 {
+	if len(formats) > 1 && i >= len(formats) {
+		return 0
+	}
+	return formatOf(formats, i)
+}
+
+// trimParameters takes the values off a ParameterDescription's body.
+func trimParameters(body []byte, params int) []byte {
+	if len(body) < 2+4*params {
+		return body
+	}
+	out := binary.BigEndian.AppendUint16(nil, uint16(params))
+	return append(out, body[2:2+4*params]...)
+}
+
+// mapError gives an ErrorResponse's body the position and the words that it would have about the client's text.
+func (t *sentText) mapError(body []byte, query bool) []byte {
+	var code, message, detail string
+	position, hasPosition := 0, false
+	fields := splitFields(body)
+	for _, f := range fields {
+		switch f[0] {
+		case 'C':
+			code = f[1:]
+		case 'M':
+			message = f[1:]
+		case 'D':
+			detail = f[1:]
+		case 'P':
+			n, err := strconv.Atoi(f[1:])
+			position, hasPosition = n, err == nil
+		}
+	}
+	detail = t.countArguments(code, detail)
+	if query && code == codeActiveTransaction {
+		// In a query of several statements this is what makes it one transaction.
+		message = strings.Replace(message, "cannot be executed within a pipeline", "cannot run inside a transaction block", 1)
+	}
+	if !hasPosition {
+	} else if t.literals != nil {
+		message, position = t.rw.MapErrorLiteral(t.text, t.literals, code, message, position)
+	} else {
+		message, position = t.rw.MapError(t.text, t.first, code, message, position)
+	}
+	out := make([]byte, 0, len(body))
+	for _, f := range fields {
+		switch f[0] {
+		case 'M':
+			f = "M" + message
+		case 'D':
+			f = "D" + detail
+		case 'P':
+			if position <= 0 {
+				continue
+			}
+			f = "P" + strconv.Itoa(position)
+		}
+		out = append(append(out, f...), 0)
+	}
+	return append(out, 0)
+}
+
+// countArguments takes the arguments that are not the client's out of what is said of an EXECUTE with too many or too few.
+func (t *sentText) countArguments(code, detail string) string {
+	var want, got int
+	if t.arguments == 0 || code != "42601" {
+		return detail
+	}
+	if n, _ := fmt.Sscanf(detail, "Expected %d parameters but got %d.", &want, &got); n != 2 {
+		return detail
+	}
+	return fmt.Sprintf("Expected %d parameters but got %d.", want-t.arguments, got-t.arguments)
+}
+
+// splitFields takes the fields of an ErrorResponse apart; each begins with its type.
+func splitFields(body []byte) []string {
+	var fields []string
+	for _, f := range strings.Split(string(body), "\x00") {
+		if f == "" {
+			break
+		}
+		fields = append(fields, f)
+	}
+	return fields
+}

@@ -1,0 +1,217 @@
+package sqlrewrite
+
+import (
+	"math"
+	"strconv"
+	"strings"
+
+	pg_query "github.com/pganalyze/pg_query_go/v6"
+)
+
+const (
+	settingConsistency = word + ".consistency"
+	settingTimeout     = word + ".timeout"
+)
+
+// aboutWatch looks at the identifiers of a text for a statement about a setting of the function or its extension. It may see
+// one where there is none.
+type aboutWatch struct {
+	extension bool // the word "extension" was there
+	word      bool // the identifier before is the function's name
+}
+
+// add takes the next identifier, and reports whether there may be such a statement.
+func (a *aboutWatch) add(text string, t token) bool {
+	s := text[t.start:t.end]
+	if t.kind == kQuoted {
+		s = s[1 : len(s)-1]
+	}
+	was := a.word
+	a.word = foldsTo(s, word)
+	a.extension = a.extension || foldsTo(s, "extension")
+	switch len(s) {
+	case len("timeout"), len("consistency"):
+		return was && (foldsTo(s, "timeout") || foldsTo(s, "consistency"))
+	case len(word):
+		return a.word && a.extension
+	}
+	return foldsTo(s, settingConsistency) || foldsTo(s, settingTimeout)
+}
+
+// commandOf reads a statement about a setting or the extension; it is ClassNone for others.
+func commandOf(n *pg_query.Node) Statement {
+	c := &Command{}
+	switch s := n.GetNode().(type) {
+	case *pg_query.Node_VariableSetStmt:
+		c.Op, c.Setting = CommandSet, settingOf(s.VariableSetStmt.Name)
+		if c.Setting != "" {
+			if refusal := checkSet(c.Setting, s.VariableSetStmt); refusal != nil {
+				return refused(refusal)
+			}
+		}
+	case *pg_query.Node_VariableShowStmt:
+		c.Op, c.Setting = CommandShow, settingOf(s.VariableShowStmt.Name)
+	case *pg_query.Node_CreateExtensionStmt:
+		if s.CreateExtensionStmt.Extname == word {
+			return Statement{Class: ClassCommand, Command: &Command{Op: CommandCreateExtension, IfExists: s.CreateExtensionStmt.IfNotExists}}
+		}
+	case *pg_query.Node_DropStmt:
+		d := s.DropStmt
+		if d.RemoveType == pg_query.ObjectType_OBJECT_EXTENSION && len(d.Objects) == 1 && d.Objects[0].GetString_().GetSval() == word {
+			return Statement{Class: ClassCommand, Command: &Command{Op: CommandDropExtension, IfExists: d.MissingOk}}
+		}
+	}
+	if c.Setting == "" {
+		return Statement{}
+	}
+	return Statement{Class: ClassCommand, Command: c}
+}
+
+// settingOf gives the setting in lower case, "" if it is none of ours. Names of settings are the same in all cases, even in quotes.
+func settingOf(name string) string {
+	switch {
+	case foldsTo(name, settingConsistency):
+		return settingConsistency
+	case foldsTo(name, settingTimeout):
+		return settingTimeout
+	}
+	return ""
+}
+
+// checkSet refuses a value that no session may have. What is no value at all is postgres' to refuse.
+func checkSet(setting string, s *pg_query.VariableSetStmt) *Refusal {
+	if s.Kind != pg_query.VariableSetKind_VAR_SET_VALUE || len(s.Args) != 1 {
+		return nil
+	}
+	switch v := s.Args[0].GetAConst().GetVal().(type) {
+	case *pg_query.A_Const_Sval:
+		return CheckSetting(setting, v.Sval.Sval)
+	case *pg_query.A_Const_Ival:
+		return CheckSetting(setting, strconv.Itoa(int(v.Ival.Ival)))
+	case *pg_query.A_Const_Fval:
+		return CheckSetting(setting, v.Fval.Fval)
+	}
+	return nil
+}
+
+// CheckSetting gives PostgreSQL's error for a value that a setting cannot have, nil if it can have it. The setting is
+// "raftable.consistency" or "raftable.timeout".
+func CheckSetting(setting, value string) *Refusal {
+	if setting == settingConsistency {
+		if foldsTo(value, "local") || foldsTo(value, "linearizable") {
+			return nil
+		}
+		r := invalidSetting(setting, value)
+		r.Hint = "Available values: local, linearizable."
+		return r
+	}
+	ms, refusal := parseTimeout(value)
+	switch {
+	case refusal != nil:
+		return refusal
+	case ms <= 0:
+		return fail(0, "22023", "%d ms is outside the valid range for parameter \"%s\" (1 .. %d)", ms, settingTimeout, math.MaxInt32)
+	}
+	return nil
+}
+
+func invalidSetting(setting, value string) *Refusal {
+	return fail(0, "22023", "invalid value for parameter \"%s\": \"%s\"", setting, value)
+}
+
+// TimeoutOf gives the milliseconds that a value of raftable.timeout means; it is not ok for a value that the setting cannot have.
+func TimeoutOf(value string) (ms int, ok bool) {
+	ms, refusal := parseTimeout(value)
+	return ms, refusal == nil && ms > 0
+}
+
+// parseTimeout reads an integer setting with a unit of time as PostgreSQL does.
+func parseTimeout(value string) (ms int, refusal *Refusal) {
+	const blanks = " \t\n\v\f\r"
+	s := strings.TrimLeft(value, blanks)
+	number, digits := numberPrefix(s)
+	n, err := strconv.ParseFloat(number, 64)
+	if i, e := strconv.ParseInt(number, 0, 64); e == nil {
+		n, err = float64(i), nil
+	}
+	if digits == 0 || err != nil {
+		return 0, invalidSetting(settingTimeout, value)
+	}
+	unit, known := map[string]float64{"": 1, "us": 0.001, "ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}[strings.Trim(s[len(number):], blanks)]
+	if !known {
+		r := invalidSetting(settingTimeout, value)
+		r.Hint = `Valid units for this parameter are "us", "ms", "s", "min", "h", and "d".`
+		return 0, r
+	}
+	n = math.RoundToEven(n * unit)
+	if n > math.MaxInt32 || n < math.MinInt32 {
+		r := invalidSetting(settingTimeout, value)
+		r.Hint = "Value exceeds integer range."
+		return 0, r
+	}
+	return int(n), nil
+}
+
+// numberPrefix gives the number that s begins with, as C reads numbers, and how many digits it has.
+func numberPrefix(s string) (number string, digits int) {
+	i := 0
+	if i < len(s) && (s[i] == '+' || s[i] == '-') {
+		i++
+	}
+	if len(s) > i+2 && s[i] == '0' && s[i+1]|0x20 == 'x' {
+		for i += 2; i < len(s) && strings.IndexByte("0123456789abcdefABCDEF", s[i]) >= 0; i++ {
+			digits++
+		}
+		return s[:i], digits
+	}
+	for point := false; i < len(s) && (classes[s[i]] == cDigit || s[i] == '.' && !point); i++ {
+		if s[i] == '.' {
+			point = true
+		} else {
+			digits++
+		}
+	}
+	if digits > 0 && i < len(s) && s[i]|0x20 == 'e' {
+		j := i + 1
+		if j < len(s) && (s[j] == '+' || s[j] == '-') {
+			j++
+		}
+		if j < len(s) && classes[s[j]] == cDigit {
+			for i = j; i < len(s) && classes[s[i]] == cDigit; i++ {
+			}
+		}
+	}
+	return s[:i], digits
+}
+
+// cursorHold is the option WITH HOLD of DECLARE.
+const cursorHold = 0x0020
+
+// controlOf says what a statement does to transactions.
+func controlOf(n *pg_query.Node) Control {
+	switch s := n.GetNode().(type) {
+	case *pg_query.Node_TransactionStmt:
+		switch s.TransactionStmt.Kind {
+		case pg_query.TransactionStmtKind_TRANS_STMT_BEGIN, pg_query.TransactionStmtKind_TRANS_STMT_START:
+			return ControlBegin
+		case pg_query.TransactionStmtKind_TRANS_STMT_COMMIT, pg_query.TransactionStmtKind_TRANS_STMT_ROLLBACK,
+			pg_query.TransactionStmtKind_TRANS_STMT_PREPARE:
+			return ControlEnd
+		}
+	case *pg_query.Node_DeclareCursorStmt:
+		if s.DeclareCursorStmt.Options&cursorHold == 0 {
+			return ControlNeedsBlock
+		}
+	case *pg_query.Node_VariableSetStmt:
+		if s.VariableSetStmt.IsLocal || s.VariableSetStmt.Kind == pg_query.VariableSetKind_VAR_SET_MULTI && s.VariableSetStmt.Name == "TRANSACTION" {
+			return ControlNeedsBlock
+		}
+	case *pg_query.Node_LockStmt, *pg_query.Node_ConstraintsSetStmt:
+		return ControlNeedsBlock
+	case *pg_query.Node_CopyStmt:
+		if c := s.CopyStmt; c.IsFrom && c.Filename == "" && !c.IsProgram {
+			return ControlCopyIn
+		}
+	}
+	return ControlNone
+}

@@ -1,0 +1,195 @@
+package sqlrewrite
+
+import (
+	"slices"
+
+	pg_query "github.com/pganalyze/pg_query_go/v6"
+)
+
+// checkHarvest looks at a statement with sets for what would not be as if the calls ran in postgres, and lets the gets
+// among the columns run row by row as well.
+func (w *rewriter) checkHarvest() *Refusal {
+	sets := w.sets()
+	if len(sets) == 0 {
+		return nil
+	}
+	if refusal := w.checkSorting(sets); refusal != nil || !w.harvest {
+		return refusal
+	}
+	outputs := w.columns()
+	for i := range w.targets {
+		t := &w.targets[i]
+		switch {
+		case t.isSet || t.column == nil:
+		case t.direct && (t.form == formGet || t.form == formLookup && t.call.Over == nil && t.call.AggFilter == nil):
+			t.form = formArray
+		case t.form == formList || w.maySee(t, sets, outputs):
+			return refuseBesideSet(w.position.of(t.at))
+		}
+	}
+	return w.checkSorting(w.arrays())
+}
+
+func (w *rewriter) sets() (sets []*target) {
+	for i := range w.targets {
+		if w.targets[i].isSet {
+			sets = append(sets, &w.targets[i])
+		}
+	}
+	return sets
+}
+
+func (w *rewriter) arrays() (arrays []*target) {
+	for i := range w.targets {
+		if w.targets[i].form == formArray {
+			arrays = append(arrays, &w.targets[i])
+		}
+	}
+	return arrays
+}
+
+// maySee reports whether a get in an expression may be evaluated after a set of its key.
+func (w *rewriter) maySee(t *target, sets []*target, outputs []*pg_query.Node) bool {
+	number := func(t *target) int {
+		return slices.IndexFunc(outputs, func(n *pg_query.Node) bool { return n.GetResTarget() == t.column })
+	}
+	for _, s := range sets {
+		if w.single() && number(s) >= number(t) {
+			continue
+		}
+		a, key := &t.args[0], s.key()
+		if !a.known || a.isParam || !key.known || key.isParam || !a.null && !key.null && a.value == key.value {
+			return true
+		}
+	}
+	return false
+}
+
+// key is the argument that is the key.
+func (t *target) key() *callArg {
+	i := slices.IndexFunc(t.args, func(a callArg) bool { return a.slot == 0 })
+	return &t.args[i]
+}
+
+// checkSorting refuses a statement that compares the results of calls that postgres does not run.
+func (w *rewriter) checkSorting(arrays []*target) *Refusal {
+	sel, ok := w.inner.Interface().(*pg_query.SelectStmt)
+	if !ok {
+		return nil
+	}
+	for _, n := range sel.GroupClause {
+		if t := w.meant(n, arrays, sel); t != nil {
+			return w.refuseComparing(t, nodeLocation(n), "equality")
+		}
+	}
+	for _, n := range sel.SortClause {
+		by := n.GetSortBy()
+		if t := w.meant(by.GetNode(), arrays, sel); t != nil {
+			return w.refuseComparing(t, nodeLocation(by.GetNode()), "ordering")
+		}
+	}
+	for _, n := range sel.DistinctClause {
+		if n.GetNode() == nil {
+			return w.refuseComparing(arrays[0], arrays[0].at, "equality")
+		}
+		if t := w.meant(n, arrays, sel); t != nil {
+			return w.refuseComparing(t, nodeLocation(n), "equality")
+		}
+	}
+	return nil
+}
+
+// refuseComparing is PostgreSQL's error for a void, which has no operators.
+func (w *rewriter) refuseComparing(t *target, at int, operator string) *Refusal {
+	if !t.isSet {
+		return refuseSortKey(w.position.of(t.at))
+	}
+	f := fail(w.position.of(at), "42883", "could not identify an %s operator for type void", operator)
+	if operator == "ordering" {
+		f.Hint = "Use an explicit ordering operator or modify the query."
+	}
+	return f
+}
+
+// meant gives the call that an item of ORDER BY and the like means by the number or the name of its column.
+func (w *rewriter) meant(n *pg_query.Node, arrays []*target, sel *pg_query.SelectStmt) *target {
+	number := 0
+	if c := n.GetAConst(); c != nil {
+		number = int(c.GetIval().GetIval())
+	}
+	name := ""
+	if ref := n.GetColumnRef(); ref != nil && len(ref.Fields) == 1 {
+		name = ref.Fields[0].GetString_().GetSval()
+	}
+	for _, t := range arrays {
+		if name != "" && columnName(t.column.Name, word) == name {
+			return t
+		}
+		if number > 0 && number <= len(sel.TargetList) && sel.TargetList[number-1].GetResTarget() == t.column {
+			return t
+		}
+	}
+	return nil
+}
+
+func nodeLocation(n *pg_query.Node) int {
+	switch v := n.GetNode().(type) {
+	case *pg_query.Node_AConst:
+		return int(v.AConst.Location)
+	case *pg_query.Node_ColumnRef:
+		return int(v.ColumnRef.Location)
+	}
+	return 0
+}
+
+// countRecords says which output columns are records of a list whose types are not right.
+func (w *rewriter) countRecords() {
+	sel, ok := w.inner.Interface().(*pg_query.SelectStmt)
+	if !ok || w.rows {
+		return
+	}
+	lists := map[*pg_query.FuncCall]bool{}
+	for i := range w.targets {
+		if t := &w.targets[i]; t.form == formList {
+			lists[t.call] = true
+		}
+	}
+	w.out.Records = recordColumns(sel, lists)
+}
+
+// recordColumns gives the columns that are a list in all arms of a set operation, counted as Rewrite.Records counts them.
+func recordColumns(sel *pg_query.SelectStmt, lists map[*pg_query.FuncCall]bool) (numbers []int) {
+	if sel.Op != pg_query.SetOperation_SETOP_NONE {
+		right := recordColumns(sel.Rarg, lists)
+		for _, n := range recordColumns(sel.Larg, lists) {
+			if slices.Contains(right, n) {
+				numbers = append(numbers, n)
+			}
+		}
+		return numbers
+	}
+	first, last := len(sel.TargetList), -1 // the first and the last star
+	for i, n := range sel.TargetList {
+		if isStar(n.GetResTarget().GetVal()) {
+			first, last = min(first, i), i
+		}
+	}
+	for i, n := range sel.TargetList {
+		switch {
+		case !lists[n.GetResTarget().GetVal().GetFuncCall()]:
+		case i < first:
+			numbers = append(numbers, i)
+		case i > last:
+			numbers = append(numbers, i-len(sel.TargetList))
+		}
+	}
+	return numbers
+}
+
+// isStar reports whether an output column stands for several.
+func isStar(n *pg_query.Node) bool {
+	last := func(list []*pg_query.Node) bool {
+		return len(list) > 0 && list[len(list)-1].GetAStar() != nil
+	}
+	return last(n.GetColumnRef().GetFields()) || last(n.GetAIndirection().GetIndirection())
+}

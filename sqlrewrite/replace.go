@@ -1,0 +1,345 @@
+package sqlrewrite
+
+import (
+	"slices"
+
+	pg_query "github.com/pganalyze/pg_query_go/v6"
+)
+
+// form is what stands in the place of a call.
+type form uint8
+
+const (
+	// formLeave leaves the call to postgres, which has an error for it.
+	formLeave form = iota
+	// formGet is a value that is known beforehand.
+	formGet
+	// formLookup is a value looked up in the whole table, by a key that postgres computes.
+	formLookup
+	// formList is raftable() in an expression.
+	formList
+	// formStar and formClause are calls as if the function were an aggregate: postgres has an error for them.
+	formStar
+	formClause
+	// formArray is the array of arguments of a call that is run for each row.
+	formArray
+)
+
+// The SQL that stands around values and arguments. All names have their schema, so that no search path changes them.
+const (
+	sqlText      = "::pg_catalog.text"
+	sqlKeyOpen   = `pg_catalog."varchar"(`
+	sqlKeyClose  = ", -1, false)"
+	sqlLookup    = "pg_catalog.jsonb_object_field_text("
+	sqlStar      = "pg_catalog.now"
+	sqlClause    = "pg_catalog.concat("
+	sqlEach      = "pg_catalog.json_each_text("
+	sqlVarchar   = `::pg_catalog."varchar"`
+	sqlRecords   = "ROWS FROM (pg_catalog.json_to_recordset("
+	sqlRowsOpen  = "pg_catalog.json_to_recordset("
+	sqlRowsClose = "::pg_catalog.json) AS (key pg_catalog.varchar, value pg_catalog.text)"
+	sqlAlias     = " AS " + word
+)
+
+// target is a call that is looked at for replacement.
+type target struct {
+	*site
+	at     int // of the name, in bytes
+	number int // in Rewrite.Calls
+	shape  shape
+	args   []callArg
+	form   form
+	column *pg_query.ResTarget // the output column of the statement that it lies in
+	direct bool                // it is that column
+	simple bool                // postgres cannot take a sub-select in its place
+	isSet  bool
+}
+
+// callArg is an argument of a call that is looked at for replacement.
+type callArg struct {
+	argument
+	known bool // a constant or a parameter, and argument says which
+	slot  int
+}
+
+// end is the byte behind the call's parenthesis, without the clauses that may follow.
+func (p *planner) end(t *target) int { return int(p.tokens[t.shape.close].end) }
+
+// rewriter makes the rewrite of one statement.
+type rewriter struct {
+	*planner
+	container
+	targets []target
+	out     *Rewrite
+	edits   []edit
+	values  map[valueKey]int
+	// lookups says that keys that are parameters are not values of their own, many says that none is.
+	lookups, many bool
+	harvest       bool // sets run row by row
+	rows          bool // records of a list are ROW(), which has the right types
+}
+
+// valueKey says which values are the same. Calls that are spelled in other ways are different expressions to postgres, and so are
+// their values: it matters in GROUP BY.
+type valueKey struct {
+	kind  ValueKind
+	key   string
+	null  bool
+	param int
+	typ   uint32
+	named bool
+}
+
+// maxValues is how many keys are values of their own; if there are more, they are looked up in the whole table.
+const maxValues = 10_000
+
+// rewrite plans a statement in which postgres runs all but the calls.
+func (p *planner) rewrite(raw *pg_query.RawStmt, calls []site, start, end int) Statement {
+	w := rewriter{planner: p, container: open(raw), out: &Rewrite{}, values: map[valueKey]int{}}
+	if !w.known {
+		return refused(refusePlace(p.position.of(int(calls[0].call.Location))))
+	}
+	p.tokens = p.tokenize(start, end)
+	w.lookups = w.prepares != ""
+	if refusal := w.classify(calls); refusal != nil {
+		return refused(refusal)
+	}
+	if refusal := w.checkHarvest(); refusal != nil {
+		return refused(refusal)
+	}
+	if len(w.targets) == 0 {
+		return Statement{} // postgres has an error for all of them
+	}
+	r := w.assemble(start, end)
+	s := Statement{Class: ClassRewritten, Rewrite: r}
+	if len(r.Harvest) > 0 {
+		s.Class = ClassHarvested
+	}
+	return s
+}
+
+func refused(r *Refusal) Statement { return Statement{Class: ClassRefused, Refusal: r} }
+
+// assemble makes the pieces, and those of the variant for parameters of other types if there can be any.
+func (w *rewriter) assemble(start, end int) *Rewrite {
+	r := w.pieces(start, end)
+	if len(r.Values) > maxValues {
+		w.many = true
+		return w.pieces(start, end)
+	}
+	if slices.ContainsFunc(r.Values, func(v Value) bool { return v.Kind == ValueGet && v.Key.Param > 0 }) {
+		w.lookups = true
+		r.evaluated = w.pieces(start, end)
+	}
+	return r
+}
+
+func (w *rewriter) pieces(start, end int) *Rewrite {
+	w.out = &Rewrite{Literals: w.literals, Prepares: w.prepares}
+	w.edits, w.values = w.edits[:0], map[valueKey]int{}
+	w.out.Calls = make([]Replaced, 0, len(w.targets))
+	for i := range w.targets {
+		t := &w.targets[i]
+		t.number = len(w.out.Calls)
+		w.out.Calls = append(w.out.Calls, w.replaced(t))
+		w.replace(t)
+	}
+	w.countRecords()
+	w.emit(start, end)
+	return w.out
+}
+
+func (w *rewriter) replaced(t *target) Replaced {
+	r := Replaced{Name: funcName(t.call), Position: w.position.of(t.at)}
+	for _, a := range t.args {
+		typ := "unknown"
+		if a.known {
+			typ, _ = typeName(a.textType())
+		} else if a.slot < len(signature) {
+			typ, _ = typeName([]uint32{oidText, oidText, oidInt4}[a.slot])
+		}
+		r.args = append(r.args, replacedArg{name: a.name, slot: a.slot, typ: typ})
+	}
+	return r
+}
+
+// value gives the number of a value, which equal ones share.
+func (w *rewriter) value(v Value, named bool) int {
+	k := valueKey{v.Kind, v.Key.Value, v.Key.Null, v.Key.Param, v.Key.Type, named}
+	if n, ok := w.values[k]; ok {
+		return n
+	}
+	n := len(w.out.Values)
+	w.values[k] = n
+	w.out.Values = append(w.out.Values, v)
+	return n
+}
+
+// replace says what stands in the place of a call.
+func (w *rewriter) replace(t *target) {
+	if t.form == formGet && (w.many || w.lookups && t.args[0].isParam) {
+		t.form = formLookup
+		defer func() { t.form = formGet }()
+	}
+	if f, item := t.rangeFunction(); f != nil {
+		w.replaceFrom(t, f, item)
+		return
+	}
+	switch t.form {
+	case formArray:
+		w.replaceByArray(t)
+		return
+	case formStar:
+		open := w.tokens.at(t.at)
+		for w.tokens[open].kind != kOpen {
+			open++
+		}
+		w.edit(t, t.at, int(w.tokens[open].start), text(sqlStar))
+		return
+	case formClause:
+		w.edit(t, t.at, w.end(t), w.aggregate(t)...)
+		return
+	case formList:
+		w.replaceList(t)
+	default:
+		w.edit(t, t.at, w.end(t), w.get(t)...)
+	}
+	if t.form != formGet {
+		w.nameColumn(t)
+	}
+}
+
+// get is the SQL of a get.
+func (w *rewriter) get(t *target) []part {
+	a := &t.args[0]
+	if t.form == formLookup {
+		s := t.shape
+		parts := []part{text(sqlLookup)}
+		if t.call.AggDistinct {
+			parts[0].text += "DISTINCT "
+		}
+		return append(parts, w.use(Value{Kind: ValueObject}), text("::pg_catalog.jsonb, "+sqlKeyOpen),
+			client(s.args[0]), text(sqlKeyClose), client(span{s.args[0].end, w.end(t)}))
+	}
+	arg := Arg{Param: a.param, Null: a.null, Value: a.value, Type: a.textType(), Position: a.pos}
+	v := part{kind: PieceValue, value: w.value(Value{Kind: ValueGet, Key: arg}, a.name != "")}
+	before, after := "(SELECT ", sqlText+" AS "+word+")"
+	if t.simple {
+		before, after = "(", sqlText+")"
+	}
+	if !a.isParam {
+		return []part{text(before), v, text(after)}
+	}
+	// Postgres sees the parameter in a place that decides its type but is never run.
+	return []part{
+		text(before + "CASE WHEN false THEN " + sqlKeyOpen), client(t.shape.args[0]), text(sqlKeyClose + " ELSE "), v,
+		text(sqlText + " END" + after[len(sqlText):]),
+	}
+}
+
+// How each argument is wrapped, so that postgres takes what the function would take.
+var (
+	opens  = [...]string{sqlKeyOpen, "pg_catalog.textcat(", "pg_catalog.int4pl("}
+	closes = [...]string{sqlKeyClose + sqlText, ", '')" + sqlText, ", 0)" + sqlText}
+)
+
+// aggregate is a set that is called like an aggregate.
+func (w *rewriter) aggregate(t *target) []part {
+	before := sqlClause
+	if t.call.AggDistinct {
+		before += "DISTINCT "
+	}
+	var parts []part
+	for i, a := range t.args {
+		parts = append(parts, text(before+opens[a.slot]), client(t.shape.args[i]), text(closes[a.slot]))
+		before = ", "
+	}
+	return append(parts, client(span{t.shape.args[len(t.args)-1].end, w.end(t)}))
+}
+
+// replaceByArray makes an output column of the arguments.
+func (w *rewriter) replaceByArray(t *target) {
+	before := "ARRAY["
+	var parts []part
+	for slot := range t.args {
+		i := 0
+		for t.args[i].slot != slot {
+			i++
+		}
+		parts = append(parts, text(before+opens[slot]), client(t.shape.args[i]), text(closes[slot]))
+		before = ", "
+	}
+	end := w.targetEnd(int(t.column.Location))
+	h := Harvest{Op: OpSet, Name: cut(columnName(t.column.Name, word)), Args: len(t.args), Position: w.position.of(t.at)}
+	if len(t.args) == 1 {
+		h.Op = OpGet
+	}
+	parts = append(parts, text(`] AS "`+HarvestName(len(w.out.Harvest))+`"`))
+	if w.harvest {
+		w.out.Harvest = append(w.out.Harvest, h)
+	}
+	w.edit(t, t.at, end, parts...)
+}
+
+// replaceList replaces raftable() in an expression.
+func (w *rewriter) replaceList(t *target) {
+	each := []part{text(sqlEach), w.use(Value{Kind: ValueList}), text("::pg_catalog.json)")}
+	if w.rows && t.column != nil && t.names() == t.column && len(t.around) > 0 && t.last(0).field == "val" {
+		parts := append([]part{text("ROW((")}, each...)
+		parts = append(append(parts, text(").key"+sqlVarchar+", (")), each...)
+		w.edit(t, t.at, w.end(t), append(parts, text(").value)"))...)
+		return
+	}
+	w.edit(t, t.at, w.end(t), each...)
+	i, ok := in[*pg_query.A_Indirection](t.site, 0, "arg")
+	if !ok || len(i.Indirection) != 1 {
+		return
+	}
+	dot := t.shape.close + 1
+	for dot < len(w.tokens) && w.tokens[dot].kind == kClose {
+		dot++
+	}
+	if dot+1 >= len(w.tokens) || w.tokens[dot].kind != kDot {
+		return
+	}
+	end := int(w.tokens[dot+1].end)
+	if target, ok := in[*pg_query.ResTarget](t.site, 1, "val"); ok && target.Name != "" && i.Indirection[0].GetAStar() != nil {
+		end = w.targetEnd(int(target.Location)) // a name is of no use there
+	}
+	switch field := i.Indirection[0]; {
+	case field.GetString_().GetSval() == "key":
+		w.edit(t, end, end, text(sqlVarchar))
+	case field.GetAStar() != nil && t.expands():
+		parts := append([]part{text(".key" + sqlVarchar + ", (")}, each...)
+		w.edit(t, int(w.tokens[dot].start), end, append(parts, text(").value"))...)
+	}
+}
+
+// expands reports whether the star of (raftable()).* stands for columns.
+func (s *site) expands() bool {
+	if list := s.last(2); s.last(1).field == "val" && (list.field == "returning_list" || list.field == "target_list" && isSelect(list)) {
+		return true
+	}
+	_, row := in[*pg_query.RowExpr](s, 1, "args")
+	return row
+}
+
+// nameColumn gives an output column the name that it would have from the call.
+func (w *rewriter) nameColumn(t *target) {
+	if column := t.names(); column != nil {
+		end := w.targetEnd(int(column.Location))
+		w.edit(t, end, end, text(sqlAlias))
+	}
+}
+
+// cut gives what postgres keeps of an identifier.
+func cut(name string) string {
+	if len(name) <= maxIdent {
+		return name
+	}
+	n := maxIdent
+	for n > 0 && name[n]&0xC0 == 0x80 {
+		n--
+	}
+	return name[:n]
+}
