@@ -17,8 +17,9 @@ import (
 // runnable, found by an idle processor and put to sleep again for every message, which costs more than all that the proxy does
 // with the message, and its stack is most of what an idle session takes.
 type loop struct {
-	epoll int
+	epoll int           // the set of sockets
 	wake  int           // an eventfd that ends the loop
+	rest  *rest         // to wait in while little happens
 	done  chan struct{} // closed when it has ended
 
 	mu    sync.Mutex
@@ -30,7 +31,9 @@ type loop struct {
 	sides   [loopBatch]*side // of the events; nil for those that have gone
 	at, n   int              // events[at:n] are yet to be dealt with
 	woke    bool             // a goroutine was made runnable
-	yielded time.Time
+	ready   time.Time        // when the last wait ended
+	yielded time.Time        // when the scheduler last had a look
+	rests   int              // how many of the next waits are rests
 	stopped bool
 }
 
@@ -51,6 +54,12 @@ const loopBatch = 128
 // yieldEvery is how long a loop runs until it lets the scheduler have a look of its own accord. After 10 ms the
 // scheduler's watchdog would take the processor away, and look for more such cases every 20 µs for a while, which costs more.
 const yieldEvery = 8 * time.Millisecond
+
+// After a wait longer than longWait the loop rests so many times. Long waits seldom come alone.
+const (
+	longWait   = time.Millisecond
+	restsAfter = 16
+)
 
 // readable are the events that a loop waits for at any time. Room to write is waited for only when it is needed: a unix
 // socket would report it after every read of the peer's.
@@ -74,10 +83,14 @@ func newLoop() (*loop, error) {
 		return nil, os.NewSyscallError("eventfd", err)
 	}
 	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: wakeSlot}
-	if err = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, l.wake, &event); err != nil {
+	err = os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, l.wake, &event))
+	if err == nil {
+		l.rest, err = newRest()
+	}
+	if err != nil {
 		unix.Close(l.wake)
 		unix.Close(l.epoll)
-		return nil, os.NewSyscallError("epoll_ctl", err)
+		return nil, err
 	}
 	go l.run()
 	return l, nil
@@ -87,6 +100,7 @@ func newLoop() (*loop, error) {
 func (l *loop) stop() {
 	_, _ = unix.Write(l.wake, binary.NativeEndian.AppendUint64(nil, 1))
 	<-l.done
+	l.rest.close()
 	unix.Close(l.wake)
 	unix.Close(l.epoll)
 }
@@ -174,13 +188,24 @@ func (l *loop) handle(sd *side, events uint32, buf *[bufferSize]byte) bool {
 
 // wait waits for events.
 func (l *loop) wait() {
-	if l.woke || time.Since(l.yielded) > yieldEvery {
+	if l.woke || l.ready.Sub(l.yielded) > yieldEvery {
 		// What was woken may wait for this very processor, which would be kept during the system call.
 		runtime.Gosched()
-		l.woke, l.yielded = false, time.Now()
+		l.woke, l.yielded = false, l.ready
 	}
 	l.at, l.n = 0, 0
-	n, err := unix.EpollWait(l.epoll, l.events[:], -1)
+	n, err := 0, error(nil)
+	if l.rests > 0 {
+		l.rests--
+		n, err = l.rest.wait(l.epoll, l.events[:])
+	} else {
+		n, err = unix.EpollWait(l.epoll, l.events[:], -1)
+	}
+	now := time.Now()
+	if now.Sub(l.ready) > longWait {
+		l.rests = restsAfter
+	}
+	l.ready = now
 	if err != nil {
 		return // interrupted; nothing else can happen
 	}

@@ -1,9 +1,15 @@
 package proxy
 
 import (
+	"bytes"
+	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -112,4 +118,232 @@ func TestEndBehindData(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestHandOff has one session of a loop wait for its table: the others go on, and what the session is sent meanwhile is
+// dealt with afterwards, in order.
+func TestHandOff(t *testing.T) {
+	table := newMapTable()
+	waiting, goOn := make(chan struct{}), make(chan struct{})
+	table.block = func(context.Context) error {
+		waiting <- struct{}{}
+		<-goOn
+		return nil
+	}
+	srv := newLoopServer(t, Config{Table: table})
+	slow, other := newLoopTest(t, srv, "unix"), newLoopTest(t, srv, "tcp")
+	if _, err := slow.toClient.Write(query("SELECT raftable('k', 'v')")); err != nil {
+		t.Fatal(err)
+	}
+	<-waiting
+	for range 100 {
+		other.pass(t, other.toClient, other.toServer, string(query("SELECT 1")))
+		other.pass(t, other.toServer, other.toClient, "C\x00\x00\x00\x0dSELECT 1\x00Z\x00\x00\x00\x05I")
+	}
+	if _, err := slow.toClient.Write(query("SELECT raftable('k')")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the loop notes what comes for the side that runs", func() bool { return slow.front.side.state.Load() == sidePending })
+	close(goOn)
+	want := "TDCZTDCZ"
+	for i := range want {
+		var hdr [headerSize]byte
+		if _, err := io.ReadFull(slow.toClient, hdr[:]); err != nil || hdr[0] != want[i] {
+			t.Fatalf("answer %d is %q, %v", i, hdr[0], err)
+		}
+		if _, err := io.CopyN(io.Discard, slow.toClient, int64(binary.BigEndian.Uint32(hdr[1:]))-4); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the side is idle again", func() bool { return slow.front.side.state.Load() == sideIdle })
+}
+
+// tagged is n bytes in whole messages that tell by whom they were sent.
+func tagged(who, n int) []byte {
+	var b []byte
+	for i := 0; len(b) < n; i++ {
+		at := len(b)
+		b = append(b, 'd', 0, 0, 0, 0)
+		b = fmt.Appendf(b, "%d/%d ", who, i)
+		b = finishMessage(append(b, make([]byte, i*37%900)...), at)
+	}
+	return b
+}
+
+// smallBuffers makes a connection one that is soon full. With much smaller ones than these TCP waits for timers of its own.
+func smallBuffers(t *testing.T, conns ...net.Conn) {
+	t.Helper()
+	for _, c := range conns {
+		b := c.(interface {
+			SetReadBuffer(int) error
+			SetWriteBuffer(int) error
+		})
+		if err := errors.Join(b.SetReadBuffer(128<<10), b.SetWriteBuffer(32<<10)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestNoRoom fills all buffers of a session in both directions before anybody reads. Nothing is lost, and another session
+// of the loop does not notice.
+func TestNoRoom(t *testing.T) {
+	srv := newLoopServer(t, Config{})
+	for _, network := range []string{"tcp", "unix"} {
+		t.Run(network, func(t *testing.T) {
+			toClient, client := socketPair(t, network)
+			toServer, server := socketPair(t, network)
+			smallBuffers(t, toClient, client, toServer, server)
+			full := &loopTest{newSession(srv, client, server, zerolog.Nop()), toClient, toServer}
+			if !full.attach(srv.loop(), client, server) {
+				t.Fatal("the session is not on the loop")
+			}
+			other := newLoopTest(t, srv, network)
+			up, down := tagged(1, 4<<20), tagged(2, 4<<20)
+			var wg sync.WaitGroup
+			write := func(c net.Conn, b []byte) {
+				defer wg.Done()
+				if _, err := c.Write(b); err != nil {
+					t.Error(err)
+				}
+			}
+			read := func(c net.Conn, want []byte) {
+				defer wg.Done()
+				got := make([]byte, len(want))
+				if n, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, want) {
+					t.Errorf("%d bytes of %d arrive, or others, %v", n, len(want), err)
+				}
+			}
+			wg.Add(4)
+			go write(toClient, up)
+			go write(toServer, down)
+			waits := func(k *sock) bool {
+				k.mu.Lock()
+				defer k.mu.Unlock()
+				return k.waiting
+			}
+			eventually(t, "both sides wait for room", func() bool { return waits(&full.front.side.sock) && waits(&full.back.side.sock) })
+			other.pass(t, other.toClient, other.toServer, string(query("SELECT 1")))
+			go read(toServer, up)
+			go read(toClient, down)
+			wg.Wait()
+			full.pass(t, toServer, toClient, "Z\x00\x00\x00\x05I")
+		})
+	}
+}
+
+// TestAbortWithoutRoom ends sessions whose sides wait for room.
+func TestAbortWithoutRoom(t *testing.T) {
+	srv := newLoopServer(t, Config{})
+	files := descriptors(t)
+	much := bytes.Repeat(tagged(1, 1<<20), 16)
+	for i := range 20 {
+		lt := newLoopTest(t, srv, []string{"tcp", "unix"}[i%2])
+		sent := make(chan struct{})
+		go func() { defer close(sent); _, _ = lt.toServer.Write(much) }()
+		k := &lt.front.side.sock
+		eventually(t, "the server's side waits for room", func() bool {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			return k.waiting
+		})
+		lt.abort()
+		<-sent
+		eventually(t, "the session ends", func() bool { return lt.sides.Load() == 0 })
+		lt.toClient.Close()
+		lt.toServer.Close()
+	}
+	eventually(t, "all descriptors are closed", func() bool { return descriptors(t) <= files })
+}
+
+// TestManySessions has many sessions of one loop talk at the same time and end in the middle of it, by either peer or by
+// the server of the proxy. Nobody gets anything of somebody else's, though descriptors and slots are used again at once.
+func TestManySessions(t *testing.T) {
+	srv := newLoopServer(t, Config{})
+	files := descriptors(t)
+	var wg sync.WaitGroup
+	for worker := range 8 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			rnd := rand.New(rand.NewPCG(1, uint64(worker)))
+			for round := range 15 {
+				who := worker*100 + round
+				lt := newLoopTest(t, srv, []string{"tcp", "unix"}[rnd.IntN(2)])
+				up, down := tagged(2*who, rnd.IntN(300<<10)), tagged(2*who+1, rnd.IntN(300<<10))
+				var talk sync.WaitGroup
+				talk.Add(4)
+				// What arrives is the beginning of what was sent: all of it unless the session was cut off.
+				read := func(c net.Conn, want []byte, cut bool) {
+					defer talk.Done()
+					got := make([]byte, len(want))
+					n, err := io.ReadFull(c, got)
+					if !bytes.Equal(got[:n], want[:n]) || err != nil && !cut {
+						t.Errorf("%d bytes of %d arrive, or others, %v", n, len(want), err)
+					}
+				}
+				end := rnd.IntN(4)
+				go func() { defer talk.Done(); _, _ = lt.toClient.Write(up) }()
+				go func() { defer talk.Done(); _, _ = lt.toServer.Write(down) }()
+				go read(lt.toServer, up, end > 0)
+				go read(lt.toClient, down, end > 0)
+				switch end {
+				case 1:
+					lt.abort()
+				case 2:
+					lt.toClient.Close()
+				case 3:
+					lt.toServer.Close()
+				}
+				talk.Wait()
+				lt.toClient.Close()
+				lt.toServer.Close()
+			}
+		}()
+	}
+	wg.Wait()
+	l := srv.loops[0]
+	eventually(t, "all slots are free", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return len(l.free) == len(l.slots)
+	})
+	eventually(t, "all descriptors are closed", func() bool { return descriptors(t) <= files })
+}
+
+// TestAbortBeforeLoop ends a session just before it would get onto a loop.
+func TestAbortBeforeLoop(t *testing.T) {
+	srv := newLoopServer(t, Config{})
+	_, client := socketPair(t, "tcp")
+	_, server := socketPair(t, "unix")
+	s := newSession(srv, client, server, zerolog.Nop())
+	s.abort()
+	if s.attach(srv.loop(), client, server) {
+		t.Fatal("the session is on the loop")
+	}
+	s.run(client, server)
+	if l := srv.loops[0]; len(l.free) != len(l.slots) {
+		t.Error("slots are taken")
+	}
+}
+
+// panicTable has a defect.
+type panicTable struct{ *mapTable }
+
+func (panicTable) Get([]byte, []byte) ([]byte, bool) { panic("a defect") }
+
+// TestDefectOnLoop has a session fail while it runs in the loop's goroutine: the loop goes on.
+func TestDefectOnLoop(t *testing.T) {
+	srv := newLoopServer(t, Config{Table: panicTable{newMapTable()}})
+	bad, other := newLoopTest(t, srv, "tcp"), newLoopTest(t, srv, "tcp")
+	for range 2 { // with a text that must be read first, and with one that is known
+		if _, err := bad.toClient.Write(query("SELECT raftable('k')")); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(bad.toClient); len(got) > 0 {
+			t.Errorf("got %q, %v", got, err)
+		}
+		bad.toServer.Close()
+		bad = newLoopTest(t, srv, "tcp")
+	}
+	other.pass(t, other.toClient, other.toServer, string(query("SELECT 1")))
 }

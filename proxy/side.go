@@ -39,7 +39,7 @@ const (
 )
 
 // patience is how many times a side may fill a whole buffer before it leaves the loop to the others.
-const patience = 2
+const patience = 4
 
 // watch takes c's socket and gives it to a loop. c stays as it is.
 func (sd *side) watch(l *loop, c net.Conn) bool {

@@ -175,7 +175,7 @@ func (b *bench) bulk(what, before string, do func(c *bulkClient) error) error {
 }
 
 func (b *bench) bulkHead() {
-	fmt.Fprint(b.out, "Time from the query to the end of the answer, and CPU time of the proxy.\n\n")
+	b.say("Time from the query to the end of the answer, and CPU time of the proxy.\n\n")
 	b.head(append(append([]string{"what"}, names(b.all)...), "raftproxy against PgBouncer: CPU")...)
 }
 

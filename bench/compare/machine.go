@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,12 +15,23 @@ import (
 
 // machine says when and on what the figures were made, and what else the machine was doing.
 func machine(out io.Writer) {
-	fmt.Fprintf(out, "%s, %d cores of %s, %s/%s; %s.\n", time.Now().Format("2 January 2006"), runtime.NumCPU(), processor(),
+	_, _ = fmt.Fprintf(out, "%s, %d cores of %s, %s/%s; %s.\n", time.Now().Format("2 January 2006"), runtime.NumCPU(), processor(),
 		runtime.GOOS, runtime.GOARCH, strings.Join(versions(), ", "))
-	if load, err := os.ReadFile("/proc/loadavg"); err == nil {
-		fmt.Fprintf(out, "Load of the machine by others at the start: %s.\n", strings.Fields(string(load))[0])
+	_, _ = fmt.Fprintf(out, "Medians of %d runs, those of pgbench of %d s each.\n", *rounds, *seconds)
+	if load := load(); load > float64(runtime.NumCPU())/4 {
+		_, _ = fmt.Fprintf(out, "\n**The machine had other work to do (a load of %.1f at the start): neither the figures nor the ratios are to be "+
+			"relied on.**\n", load)
 	}
-	fmt.Fprintf(out, "Medians of %d runs, those of pgbench of %d s each.\n", *rounds, *seconds)
+}
+
+// load is how many processes of others want to run.
+func load() float64 {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return 0
+	}
+	load, _ := strconv.ParseFloat(strings.Fields(string(b))[0], 64)
+	return load
 }
 
 func processor() string {

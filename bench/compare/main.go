@@ -22,7 +22,7 @@ import (
 
 var (
 	program = flag.String("raftproxy", "bin/raftproxy", "the binary to measure")
-	seconds = flag.Int("seconds", 2, "length of a run of pgbench")
+	seconds = flag.Int("seconds", 3, "length of a run of pgbench")
 	rounds  = flag.Int("rounds", 5, "runs of every figure, of which the median counts")
 	clients = flag.String("clients", "", "numbers of clients, such as 1,8,32; empty for the suite's own")
 	modes   = flag.String("modes", "", "query modes of pgbench, of simple,extended,prepared; empty for the suite's own")
@@ -101,7 +101,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	for _, s := range todo {
-		fmt.Fprintf(b.out, "\n### %s\n\n", s.title)
+		b.say("\n### %s\n\n", s.title)
 		if err := s.run(b); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
@@ -177,13 +177,18 @@ func (b *bench) candidate(name string) (candidate, bool) {
 	return b.all[i], true
 }
 
+// say prints.
+func (b *bench) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(b.out, format, args...)
+}
+
 func (b *bench) head(cells ...string) {
 	b.row(cells...)
 	b.row(slices.Repeat([]string{"---"}, len(cells))...)
 }
 
 func (b *bench) row(cells ...string) {
-	fmt.Fprintf(b.out, "| %s |\n", strings.Join(cells, " | "))
+	b.say("| %s |\n", strings.Join(cells, " | "))
 }
 
 func names(all []candidate) (out []string) {

@@ -42,9 +42,9 @@ func (b *bench) measure(all []candidate, mode, clients string) ([]result, error)
 	tps, cpu := make([][]float64, len(all)), make([][]float64, len(all))
 	for range *rounds {
 		for i, c := range all {
-			r, err := pgbench(b.ctx, c, mode, clients)
-			for try := 1; errors.Is(err, errNothingDone) && try < emptyRuns; try++ {
-				r, err = pgbench(b.ctx, c, mode, clients)
+			r, err := pgbench(b.ctx, c, mode, clients, *seconds)
+			for long := 2 * *seconds; errors.Is(err, errNothingDone) && long <= longestRun; long *= 2 {
+				r, err = pgbench(b.ctx, c, mode, clients, long)
 			}
 			if err != nil {
 				return nil, fmt.Errorf("%s, %s, %s clients: %w", c.name, mode, clients, err)
@@ -84,19 +84,20 @@ var (
 )
 
 // errNothingDone is that a run was over before its clients had logged in, as happens on a machine that has much else to do.
+// pgbench counts the time of the logins as well, so a longer run comes to something.
 var errNothingDone = errors.New("no transaction was done in the time of the run")
 
-// emptyRuns is how many runs may come to nothing.
-const emptyRuns = 5
+// longestRun is how many seconds such a run may get.
+const longestRun = 60
 
 // pgbench is one run.
-func pgbench(ctx context.Context, c candidate, mode, clients string) (result, error) {
+func pgbench(ctx context.Context, c candidate, mode, clients string, seconds int) (result, error) {
 	path, err := pgtest.Program("pgbench")
 	if err != nil {
 		return result{}, err
 	}
 	args := []string{"-h", "127.0.0.1", "-p", strconv.Itoa(c.port), "-U", "postgres", "-n", "-M", mode, "-c", clients, "-j", "1",
-		"-T", strconv.Itoa(*seconds)}
+		"-T", strconv.Itoa(seconds)}
 	if c.scripts == nil {
 		args = append(args, "-S")
 	} else {

@@ -14,7 +14,7 @@ import (
 
 // forward has nothing to do with the table: what does the proxy cost those who do not use it?
 func (b *bench) forward() error {
-	fmt.Fprint(b.out, "Transactions per second, and CPU time of the proxy for each.\n\n")
+	b.say("Transactions per second, and CPU time of the proxy for each.\n\n")
 	heading := "raftproxy against the best of the other proxies: throughput, CPU"
 	return b.table(b.all, "simple,extended,prepared", "1,8,32", heading, func(_ string, r []result) string {
 		ours, best := result{}, result{}
@@ -73,7 +73,7 @@ func (b *bench) local() error {
 	if raftproxy.scripts, err = b.scripts("raftproxy", "SELECT raftable('%d')", "SELECT raftable(:key)"); err != nil {
 		return err
 	}
-	fmt.Fprint(b.out, "Gets per second: `SELECT raftable(…)` through raftproxy, and `SELECT value FROM kv WHERE key = …` of PostgreSQL without "+
+	b.say("Gets per second: `SELECT raftable(…)` through raftproxy, and `SELECT value FROM kv WHERE key = …` of PostgreSQL without " +
 		"a proxy.\n\n")
 	bars := map[string]float64{"simple": 2.5, "extended": 1.5, "prepared": 1.5}
 	return b.table([]candidate{postgres, raftproxy}, "simple,prepared", "8,32", "ratio", func(mode string, r []result) string {
@@ -94,7 +94,7 @@ func (b *bench) rewrite() error {
 	const constant, call = "SELECT key FROM kv WHERE value = 'value %d'", "SELECT key FROM kv WHERE value = raftable('%d')"
 	if err := sql(b.ctx, raftproxy.port, fmt.Sprintf(call, 1)); err != nil {
 		if strings.Contains(err.Error(), "0A000") {
-			fmt.Fprintln(b.out, "Nothing to measure: this raftproxy refuses a call in a condition.")
+			b.say("Nothing to measure: this raftproxy refuses a call in a condition.\n")
 			return nil
 		}
 		return err
@@ -107,7 +107,7 @@ func (b *bench) rewrite() error {
 			return err
 		}
 	}
-	fmt.Fprint(b.out, "Transactions per second: `SELECT key FROM kv WHERE value = raftable('7')` and the same with `'value 7'`. The ratio is that of "+
+	b.say("Transactions per second: `SELECT key FROM kv WHERE value = raftable('7')` and the same with `'value 7'`. The ratio is that of " +
 		"the times that both take through raftproxy.\n\n")
 	return b.table(all, "simple,prepared", "8,32", "ratio", func(_ string, r []result) string {
 		ratio := r[1].tps / r[2].tps

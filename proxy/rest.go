@@ -1,0 +1,57 @@
+package proxy
+
+import (
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// rest is where a loop waits while little happens. A goroutine in a blocking system call keeps its processor for up to 10 ms
+// before the scheduler's watchdog takes it away, and the watchdog is busy with that. It is cheaper only as long as waits
+// are short. So a loop that has waited long waits in the runtime's own poller: epoll sets can be watched like sockets.
+// There is a set in between, since the runtime must not hear of what happens while the loop waits by itself.
+type rest struct {
+	file *os.File // the set in between, which has the loop's set during a wait
+	raw  syscall.RawConn
+	fd   int // of file
+}
+
+func newRest() (*rest, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	if err := unix.SetNonblock(fd, true); err != nil { // makes os take it for something to poll
+		unix.Close(fd)
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	r := &rest{file: os.NewFile(uintptr(fd), "epoll"), fd: fd}
+	if r.raw, err = r.file.SyscallConn(); err != nil {
+		r.file.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// wait waits until the set has events and takes them.
+func (r *rest) wait(epoll int, events []unix.EpollEvent) (n int, err error) {
+	if n, err = unix.EpollWait(epoll, events, 0); n != 0 || err != nil {
+		return n, err
+	}
+	event := unix.EpollEvent{Events: unix.EPOLLIN}
+	if err := unix.EpollCtl(r.fd, unix.EPOLL_CTL_ADD, epoll, &event); err != nil {
+		return unix.EpollWait(epoll, events, -1)
+	}
+	defer func() { _ = unix.EpollCtl(r.fd, unix.EPOLL_CTL_DEL, epoll, &event) }()
+	waitErr := r.raw.Read(func(uintptr) bool {
+		n, err = unix.EpollWait(epoll, events, 0)
+		return n != 0 || err != nil
+	})
+	if waitErr != nil {
+		return unix.EpollWait(epoll, events, -1)
+	}
+	return n, err
+}
+
+func (r *rest) close() { r.file.Close() }
