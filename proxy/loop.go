@@ -58,7 +58,7 @@ const yieldEvery = 8 * time.Millisecond
 // After a wait longer than longWait the loop rests so many times, since long waits seldom come alone. So it does after
 // another goroutine was given something to do, which also seldom comes alone.
 const (
-	longWait   = time.Millisecond
+	longWait   = 5 * time.Millisecond
 	restsAfter = 16
 )
 
