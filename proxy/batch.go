@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"slices"
 	"strings"
 
@@ -200,7 +199,7 @@ func (b *batch) settle() (done bool, err error) {
 func (b *batch) askEncoding() error {
 	f := b.f
 	text := []byte(b.prog.text)
-	if f.transaction().status == 'E' || !f.openAtServer() || !containsWord(text, "client_encoding") && !containsWord(text, "names") {
+	if f.transaction().status == 'E' || !f.openAtServer() || !containsFold(text, "client_encoding") && !containsFold(text, "names") {
 		return nil
 	}
 	rows, err := f.question("SELECT pg_catalog.current_setting('client_encoding')")
@@ -208,10 +207,6 @@ func (b *batch) askEncoding() error {
 		f.settings.set([]byte("client_encoding"), rows[0])
 	}
 	return err
-}
-
-func containsWord(text []byte, word string) bool {
-	return bytes.Contains(bytes.ToLower(text), []byte(word))
 }
 
 // remotePart has the server run one statement.
@@ -360,9 +355,6 @@ func (b *batch) end() error {
 		}
 		return f.finishQuery()
 	}
-	// As a simple query would, take the unnamed ones away.
-	f.queue(closeUnnamedPortal, 'C'|quiet, nil)
-	f.queue(closeUnnamedStatement, 'C'|quiet, nil)
 	f.endQuery()
 	return nil
 }
@@ -389,7 +381,9 @@ func (b *batch) statement(sql string, hidden entry) {
 // endQuery queues a Sync, whose answer is the client's ReadyForQuery.
 func (f *frontend) endQuery() {
 	f.queue(syncMessage, 'S', nil)
-	f.serverUnnamed = false
+	// Behind a simple query there are no unnamed statement and portal.
+	x := f.extended()
+	x.staleStmt, x.stalePortal = true, true
 }
 
 // simpleStatement is Parse and Bind of an unnamed statement without parameters.
