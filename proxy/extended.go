@@ -39,14 +39,13 @@ type prepared struct {
 	// remote is what the server has. Of a local statement it is run under the names of portals and by EXECUTE; one without a
 	// name has none until it is needed.
 	remote    *remote
+	alone     bool   // the server cannot run it, so that portals with a name are ours as well
 	drops     uint64 // owed.drops when the server was last known to have the name
 	confirmed bool   // the server has said that it has it
 }
 
-// local says whether the proxy runs the statement for a portal of this name. What is a command no name can change.
-func (p *prepared) local(portal string) bool {
-	return p.st != nil && (portal == "" || p.st.command != nil)
-}
+// local says whether the proxy runs the statement for a portal of this name.
+func (p *prepared) local(portal string) bool { return p.st != nil && (portal == "" || p.alone) }
 
 // nameLimit is how many bytes of a name the server looks at.
 const nameLimit = 63
@@ -250,10 +249,12 @@ func (f *frontend) bind(body []byte) (bool, error) {
 		return false, err
 	}
 	portal := nameOf(m.portal)
-	if !p.local(portal) {
+	if portal != "" {
 		if err := f.giveToServer(name, p); err != nil {
 			return true, err
 		}
+	}
+	if !p.local(portal) {
 		return f.bindRemote(body, p.remote)
 	}
 	tx := f.transaction()
