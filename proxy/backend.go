@@ -302,12 +302,9 @@ func (b *backend) change(r *reply) []byte {
 			return nil
 		}
 	case 'D':
-		switch {
-		case r.rows != nil:
+		if r.rows != nil {
 			r.rows.take(body)
 			return nil
-		case r.shape.hasRecords(r.formats):
-			r.shape.patchRecords(body, r.formats)
 		}
 		if r.shape.harvests() {
 			if o.harvestError == nil {

@@ -31,7 +31,7 @@ func newRemote(text string, t *part, declared []uint32) *remote {
 	if r.prepares = r.rw.Prepares != ""; r.prepares {
 		r.params, r.first = len(declared), t.params+1
 	}
-	if len(r.rw.Harvest) > 0 || len(r.rw.Records) > 0 {
+	if len(r.rw.Harvest) > 0 {
 		r.shape = &shape{rw: r.rw}
 	}
 	return r
@@ -98,6 +98,9 @@ func (f *frontend) prepareRemote(name string, text string, t *part, declared []u
 	r := newRemote(text, t, declared)
 	if r.params+len(r.rw.Values) > maxValues {
 		return f.fail(&pgError{code: "54000", message: "too many calls of raftable() and parameters in one statement"})
+	}
+	if conflict := r.rw.Conflict(declared); conflict != nil {
+		return f.fail(refusal(conflict))
 	}
 	p := &prepared{remote: r, drops: f.drops()}
 	if r.rw.Literals {

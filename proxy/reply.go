@@ -59,7 +59,7 @@ func (r *reply) captures(typ byte) bool {
 	case 'T':
 		return r.shape != nil || r.query && r.fills
 	case 'D':
-		return r.rows != nil || r.shape != nil && (r.shape.harvests() || r.shape.hasRecords(r.formats))
+		return r.rows != nil || r.shape != nil && r.shape.harvests()
 	case 'n':
 		return r.dropNoData
 	case 'C':
@@ -78,19 +78,6 @@ type shape struct {
 }
 
 func (s *shape) harvests() bool { return len(s.rw.Harvest) > 0 }
-
-// hasRecords says whether there are records in binary format.
-func (s *shape) hasRecords(formats []int16) bool {
-	if len(s.rw.Records) == 0 {
-		return false
-	}
-	for _, f := range formats {
-		if f == 1 {
-			return true
-		}
-	}
-	return false
-}
 
 // describe reads a RowDescription's body, learns which columns are harvested, and returns it as the client is to see it. What
 // is not well formed is returned as it is.
@@ -139,42 +126,6 @@ func (s *shape) named(column string) int {
 		}
 	}
 	return -1
-}
-
-// patchRecords gives the records of lists in a DataRow's body a varchar as their first field, as the function has it.
-func (s *shape) patchRecords(body []byte, formats []int16) {
-	if len(body) < 2 {
-		return
-	}
-	n := int(binary.BigEndian.Uint16(body))
-	rest := body[2:]
-	for i := range n {
-		if len(rest) < 4 {
-			return
-		}
-		size := int(int32(binary.BigEndian.Uint32(rest)))
-		rest = rest[4:]
-		if size < 0 {
-			continue
-		}
-		if size > len(rest) {
-			return
-		}
-		if size >= 8 && s.isRecord(i, n) && i < max(len(formats), n) && columnFormat(formats, i) == 1 &&
-			binary.BigEndian.Uint32(rest[4:]) == oidText {
-			binary.BigEndian.PutUint32(rest[4:], oidVarchar)
-		}
-		rest = rest[size:]
-	}
-}
-
-func (s *shape) isRecord(i, columns int) bool {
-	for _, r := range s.rw.Records {
-		if r == i || r < 0 && r+columns == i {
-			return true
-		}
-	}
-	return false
 }
 
 // columnFormat is formatOf for formats that the server may not have checked.

@@ -18,7 +18,7 @@ func (e Execution) WithArguments(base, prepared *Rewrite, alone bool) *Rewrite {
 	r.Literals = true
 	r.Values = append(append([]Value(nil), base.Values...), prepared.Values...)
 	if !e.Explain && !e.Into {
-		r.Harvest, r.Records = prepared.Harvest, prepared.Records
+		r.Harvest = prepared.Harvest
 	}
 	if len(prepared.Values) == 0 {
 		return &r

@@ -17,7 +17,6 @@ func (w *rewriter) classify(calls []site) *Refusal {
 		}
 	}
 	w.settleCasts()
-	w.rows = w.onlyColumns()
 	return nil
 }
 
@@ -173,22 +172,4 @@ func (w *rewriter) lookAtSet(t *target) *Refusal {
 	t.form, t.isSet = formArray, true
 	w.harvest = !w.explain
 	return nil
-}
-
-// onlyColumns reports whether all records of lists outside of FROM are output columns, so that no other expression must equal
-// one of them.
-func (w *rewriter) onlyColumns() bool {
-	for i := range w.targets {
-		t := &w.targets[i]
-		if t.form != formList {
-			continue
-		}
-		if f, _ := t.rangeFunction(); f != nil {
-			continue
-		}
-		if _, field := in[*pg_query.A_Indirection](t.site, 0, "arg"); !t.direct && !field || t.call.Over != nil || t.call.AggFilter != nil {
-			return false
-		}
-	}
-	return true
 }

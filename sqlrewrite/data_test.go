@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -258,10 +259,10 @@ func describeRewrite(b *strings.Builder, s Statement, c sqlCase) {
 	for i, h := range r.Harvest {
 		fmt.Fprintf(b, "  column %d = %s = %s of %d@%d\n", i, h.Name, [...]string{"get", "set"}[h.Op], h.Args, h.Position)
 	}
-	if len(r.Records) > 0 {
-		fmt.Fprintf(b, "  records %v\n", r.Records)
+	if f := r.Conflict(c.declared); f != nil {
+		fmt.Fprintf(b, "  when it is prepared: %s at %d: %s (%s)\n", f.Code, f.Position, f.Message, f.Detail)
 	}
-	if e := r.For(c.declared); e != r {
+	if e := r.For(c.declared); !slices.Equal(e.Pieces, r.Pieces) {
 		fmt.Fprintf(b, "  declared sql %s\n", e.Text(c.text, max(first, len(c.declared)+1)))
 	}
 }

@@ -189,6 +189,9 @@ func (l *lexer) word() kind {
 		}
 	case c != 'u' && c != 'U':
 	case strings.HasPrefix(rest, "&'"):
+		if l.backslashes {
+			return kBad // postgres does not read a text with such a constant then
+		}
 		l.at += 2
 		return l.quotedString(qUnicode)
 	case strings.HasPrefix(rest, `&"`):

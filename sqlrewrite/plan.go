@@ -198,17 +198,14 @@ type Rewrite struct {
 	// Harvest are the output columns that the proxy runs for each row. Column i has the name HarvestName(i) in the
 	// text that is sent, and is an array of text: the call's arguments in the order key, value, timeout.
 	Harvest []Harvest
-	// Records are the output columns that are records of a list, by number from 0, or from the last one, which is -1.
-	// In binary format their first field must be made a varchar. What cannot be counted is left out, and so are columns that
-	// have the right types already, as most have.
-	Records []int
 	// Prepares is the name of the statement that a PREPARE makes; "" for other statements. Its values must be added
 	// to the arguments of every EXECUTE, in order, as constants: see Executions.
 	Prepares string
 	// Calls are the calls that were replaced, for error messages.
 	Calls []Replaced
 
-	evaluated *Rewrite // see For
+	evaluated *Rewrite   // see For
+	conflicts []conflict // see Conflict
 }
 
 // Piece is a part of a rewritten text.
@@ -252,6 +249,8 @@ type replacedArg struct {
 	name string // in named notation
 	slot int    // which of the function's parameters it is
 	typ  string // as far as the text has it
+	// param is the number of the parameter that the argument is, 0 if it is anything else or has a cast.
+	param int
 }
 
 // Value is something from the table that a rewritten text needs.

@@ -76,7 +76,8 @@ type rewriter struct {
 	// lookups says that keys that are parameters are not values of their own, many says that none is.
 	lookups, many bool
 	harvest       bool // sets run row by row
-	rows          bool // records of a list are ROW(), which has the right types
+	// fields says that a field is taken somewhere, fieldsKnown that one has looked.
+	fields, fieldsKnown bool
 }
 
 // valueKey says which values are the same. Calls that are spelled in other ways are different expressions to postgres, and so are
@@ -110,7 +111,15 @@ func (p *planner) rewrite(raw *pg_query.RawStmt, calls []site, start, end int) S
 	if len(w.targets) == 0 {
 		return Statement{} // postgres has an error for all of them
 	}
+	conflicts := w.findConflicts()
+	if w.prepares != "" && len(conflicts) > 0 {
+		return refused(conflicts[0].refusal) // it has the declared types itself
+	}
 	r := w.assemble(start, end)
+	r.conflicts = conflicts
+	if r.evaluated != nil {
+		r.evaluated.conflicts = conflicts
+	}
 	s := Statement{Class: ClassRewritten, Rewrite: r}
 	if len(r.Harvest) > 0 {
 		s.Class = ClassHarvested
@@ -144,7 +153,6 @@ func (w *rewriter) pieces(start, end int) *Rewrite {
 		w.out.Calls = append(w.out.Calls, w.replaced(t))
 		w.replace(t)
 	}
-	w.countRecords()
 	w.emit(start, end)
 	return w.out
 }
@@ -158,7 +166,11 @@ func (w *rewriter) replaced(t *target) Replaced {
 		} else if a.slot < len(signature) {
 			typ, _ = typeName([]uint32{oidText, oidText, oidInt4}[a.slot])
 		}
-		r.args = append(r.args, replacedArg{name: a.name, slot: a.slot, typ: typ})
+		bare := 0
+		if a.known && a.isParam && len(a.casts) == 0 {
+			bare = a.param
+		}
+		r.args = append(r.args, replacedArg{name: a.name, slot: a.slot, typ: typ, param: bare})
 	}
 	return r
 }
@@ -201,6 +213,7 @@ func (w *rewriter) replace(t *target) {
 		return
 	case formList:
 		w.replaceList(t)
+		return
 	default:
 		w.edit(t, t.at, w.end(t), w.get(t)...)
 	}
@@ -226,6 +239,8 @@ func (w *rewriter) get(t *target) []part {
 	before, after := "(SELECT ", sqlText+" AS "+word+")"
 	if t.simple {
 		before, after = "(", sqlText+")"
+	} else if w.inParentheses(t) {
+		after += sqlText // so that they are not those of the sub-select, which would be where they are
 	}
 	if !a.isParam {
 		return []part{text(before), v, text(after)}
@@ -235,6 +250,16 @@ func (w *rewriter) get(t *target) []part {
 		text(before + "CASE WHEN false THEN " + sqlKeyOpen), client(t.shape.args[0]), text(sqlKeyClose + " ELSE "), v,
 		text(sqlText + " END" + after[len(sqlText):]),
 	}
+}
+
+// inParentheses reports whether a call stands in parentheses by itself.
+func (w *rewriter) inParentheses(t *target) bool {
+	before, behind := w.tokens.at(t.at)-1, t.shape.close+1
+	if before < 0 || behind >= len(w.tokens) || w.tokens[before].kind != kOpen || w.tokens[behind].kind != kClose {
+		return false
+	}
+	_, argument := in[*pg_query.FuncCall](t.site, 0, "args")
+	return !argument || before > 0 && w.tokens[before-1].kind == kOpen
 }
 
 // How each argument is wrapped, so that postgres takes what the function would take.
@@ -262,66 +287,76 @@ func (w *rewriter) replaceByArray(t *target) {
 	before := "ARRAY["
 	var parts []part
 	for slot := range t.args {
-		i := 0
-		for t.args[i].slot != slot {
-			i++
+		parts = append(parts, text(before+opens[slot]), client(t.argument(slot)))
+		if slot == 0 {
+			parts = append(append(append(parts, text(sqlNoLength)), w.check(t)...), text(")"+sqlText))
+		} else {
+			parts = append(parts, text(closes[slot]))
 		}
-		parts = append(parts, text(before+opens[slot]), client(t.shape.args[i]), text(closes[slot]))
 		before = ", "
 	}
-	end := w.targetEnd(int(t.column.Location))
 	h := Harvest{Op: OpSet, Name: cut(columnName(t.column.Name, word)), Args: len(t.args), Position: w.position.of(t.at)}
 	if len(t.args) == 1 {
 		h.Op = OpGet
 	}
-	parts = append(parts, text(`] AS "`+HarvestName(len(w.out.Harvest))+`"`))
+	name := text(` AS "` + HarvestName(len(w.out.Harvest)) + `"`)
 	if w.harvest {
 		w.out.Harvest = append(w.out.Harvest, h)
 	}
-	w.edit(t, t.at, end, parts...)
+	w.edit(t, t.at, w.end(t), append(parts, text("]"))...)
+	w.edit(t, w.columnEnd(t), w.targetEnd(int(t.column.Location)), name)
 }
 
-// replaceList replaces raftable() in an expression.
-func (w *rewriter) replaceList(t *target) {
-	each := []part{text(sqlEach), w.use(Value{Kind: ValueList}), text("::pg_catalog.json)")}
-	if w.rows && t.column != nil && t.names() == t.column && len(t.around) > 0 && t.last(0).field == "val" {
-		parts := append([]part{text("ROW((")}, each...)
-		parts = append(append(parts, text(").key"+sqlVarchar+", (")), each...)
-		w.edit(t, t.at, w.end(t), append(parts, text(").value)"))...)
-		return
-	}
-	w.edit(t, t.at, w.end(t), each...)
-	i, ok := in[*pg_query.A_Indirection](t.site, 0, "arg")
-	if !ok || len(i.Indirection) != 1 {
-		return
-	}
-	dot := t.shape.close + 1
-	for dot < len(w.tokens) && w.tokens[dot].kind == kClose {
-		dot++
-	}
-	if dot+1 >= len(w.tokens) || w.tokens[dot].kind != kDot {
-		return
-	}
-	end := int(w.tokens[dot+1].end)
-	if target, ok := in[*pg_query.ResTarget](t.site, 1, "val"); ok && target.Name != "" && i.Indirection[0].GetAStar() != nil {
-		end = w.targetEnd(int(target.Location)) // a name is of no use there
-	}
-	switch field := i.Indirection[0]; {
-	case field.GetString_().GetSval() == "key":
-		w.edit(t, end, end, text(sqlVarchar))
-	case field.GetAStar() != nil && t.expands():
-		parts := append([]part{text(".key" + sqlVarchar + ", (")}, each...)
-		w.edit(t, int(w.tokens[dot].start), end, append(parts, text(").value"))...)
-	}
+// argument gives the text of the argument that is parameter number slot of the function.
+func (t *target) argument(slot int) span {
+	i := slices.IndexFunc(t.args, func(a callArg) bool { return a.slot == slot })
+	return t.shape.args[i]
 }
 
-// expands reports whether the star of (raftable()).* stands for columns.
-func (s *site) expands() bool {
-	if list := s.last(2); s.last(1).field == "val" && (list.field == "returning_list" || list.field == "target_list" && isSelect(list)) {
-		return true
+// check is a condition that is false, and is never run. If there are several arguments of which only postgres knows the type, it
+// has a call with all of them, so that the error about one of a wrong type names those of the others.
+func (w *rewriter) check(t *target) []part {
+	unknown := 0
+	for i := range t.args {
+		a, s := &t.args[i], t.shape.args[i]
+		switch {
+		case len(within(w.survey.escapes, s.start, s.end)) > 0, len(within(w.survey.long, s.start, s.end)) > 0:
+			return []part{text("false")} // postgres would give its notice twice
+		case !a.known:
+			unknown++
+		case a.slot == 0 && a.isParam && len(a.casts) == 0:
+			return []part{text("false")} // the parameter must get its type from the key's place
+		}
 	}
-	_, row := in[*pg_query.RowExpr](s, 1, "args")
-	return row
+	if unknown < 2 {
+		return []part{text("false")}
+	}
+	c := &checks[len(t.args)-2]
+	parts := []part{text(c.before + c.open), client(t.argument(0))}
+	for slot := 1; slot < len(t.args); slot++ {
+		parts = append(parts, text(", "), client(t.argument(slot)))
+	}
+	return append(parts, text(c.shut))
+}
+
+// checks are functions of the same parameters as a set with two and with three arguments, each the only one of its name. What stands
+// around them is never true, which postgres finds out when it plans the statement; AND would not take a set of rows.
+var checks = [...]struct{ before, open, shut string }{
+	{"pg_catalog.booleq(NULL, ", "pg_catalog.texteq(", ")) IS NOT NULL"},
+	{"pg_catalog.texteq(NULL, ", "pg_catalog.split_part(", ")) IS NOT NULL"},
+}
+
+// sqlNoLength is the length -1 that varchar() takes for none, in words that make the whole array volatile, as the function is:
+// postgres then sorts and limits the rows before it evaluates it.
+const sqlNoLength = ", pg_catalog.int4um((pg_catalog.clock_timestamp() IS NOT NULL)::pg_catalog.int4), "
+
+// columnEnd gives the end of the expression of an output column that is a call, which may be in parentheses.
+func (w *rewriter) columnEnd(t *target) int {
+	last := t.shape.close
+	for i := w.tokens.at(t.at) - 1; i >= 0 && int(w.tokens[i].start) >= int(t.column.Location); i-- {
+		last++
+	}
+	return int(w.tokens[last].end)
 }
 
 // nameColumn gives an output column the name that it would have from the call.

@@ -126,6 +126,12 @@ func (r *Rewrite) word(call int, code, message string) string {
 	c := &r.Calls[call]
 	switch code {
 	case "42883":
+		for _, check := range checks {
+			before, after := "function "+check.open, ") does not exist"
+			if strings.HasPrefix(message, before) && strings.HasSuffix(message, after) {
+				return c.doesNotExist(0, splitTypes(message[len(before):len(message)-len(after)])...)
+			}
+		}
 		for slot, w := range wrappers {
 			if strings.HasPrefix(message, w.before) && strings.HasSuffix(message, w.after) && len(message) > len(w.before)+len(w.after) {
 				return c.doesNotExist(slot, message[len(w.before):len(message)-len(w.after)])
@@ -139,13 +145,28 @@ func (r *Rewrite) word(call int, code, message string) string {
 	return message
 }
 
-// doesNotExist is PostgreSQL's message for a call whose argument number slot has a type that does not fit. The types of the others
-// are known only as far as the text has them.
-func (c *Replaced) doesNotExist(slot int, typ string) string {
+// splitTypes takes a list of types apart. A name in quotes may have a comma.
+func splitTypes(list string) (types []string) {
+	start, quoted := 0, false
+	for i := range len(list) {
+		switch {
+		case list[i] == '"':
+			quoted = !quoted
+		case list[i] == ',' && !quoted:
+			types = append(types, list[start:i])
+			start = i + len(", ")
+		}
+	}
+	return append(types, list[start:])
+}
+
+// doesNotExist is PostgreSQL's message for a call with types that do not fit, given those of the arguments from number slot on. The
+// types of the others are known only as far as the text has them.
+func (c *Replaced) doesNotExist(slot int, types ...string) string {
 	d := Replaced{Name: c.Name, args: slices.Clone(c.args)}
 	for i := range d.args {
-		if d.args[i].slot == slot {
-			d.args[i].typ = typ
+		if n := d.args[i].slot - slot; n >= 0 && n < len(types) {
+			d.args[i].typ = types[n]
 		}
 	}
 	return "function " + d.signature() + " does not exist"
@@ -162,15 +183,17 @@ func (c *Replaced) signature() string {
 	return c.Name + "(" + strings.Join(types, ", ") + ")"
 }
 
-// For gives what to run when a Parse message declares these types of the client's parameters: r itself, unless a parameter
-// that is a key has a type whose bytes are not the key's.
-func (r *Rewrite) For(declared []uint32) *Rewrite {
+// For gives what to run when a Parse message declares these types of the client's parameters: r itself, or a copy that knows the types
+// for messages, or another text if a parameter that is a key has a type whose bytes are not the key's.
+func (r *Rewrite) For(declared []uint32) *Rewrite { return r.textFor(declared).withTypes(declared) }
+
+func (r *Rewrite) textFor(declared []uint32) *Rewrite {
 	if r.evaluated == nil {
 		return r
 	}
 	for _, v := range r.Values {
-		if n := v.Key.Param; v.Kind == ValueGet && n > 0 && n <= len(declared) {
-			switch declared[n-1] {
+		if n := v.Key.Param; v.Kind == ValueGet && n > 0 {
+			switch declaredType(declared, n) {
 			case oidUnresolved, oidUnknown, oidText, oidVarchar:
 			default:
 				return r.evaluated
@@ -180,28 +203,29 @@ func (r *Rewrite) For(declared []uint32) *Rewrite {
 	return r
 }
 
-// Insert gives a copy of r with SQL put in at an offset of the client's text, which must lie outside of the calls.
-func (r *Rewrite) Insert(at int, sql string) *Rewrite {
+// withTypes has the types that are declared in the arguments that are parameters.
+func (r *Rewrite) withTypes(declared []uint32) *Rewrite {
+	if len(declared) == 0 {
+		return r
+	}
 	c := *r
-	c.evaluated = nil
-	c.Pieces = make([]Piece, 0, len(r.Pieces)+2)
-	done := false
-	for i, p := range r.Pieces {
-		// An offset between two pieces is the end of the first, unless that is of ours.
-		if done || p.Kind != PieceClient || at < p.Start || at > p.End || at == p.End && i+1 < len(r.Pieces) && r.Pieces[i+1].Start == at && r.Pieces[i+1].Kind == PieceClient {
-			c.Pieces = append(c.Pieces, p)
-			continue
+	c.Calls = slices.Clone(r.Calls)
+	for i := range c.Calls {
+		args := c.Calls[i].args
+		for j := range args {
+			if name, ok := typeName(declaredType(declared, args[j].param)); ok && name != args[j].typ && args[j].param > 0 {
+				args = slices.Clone(args)
+				args[j].typ = name
+			}
 		}
-		done = true
-		head, tail := p, p
-		head.End, tail.Start = at, at
-		if head.Start < head.End {
-			c.Pieces = append(c.Pieces, head)
-		}
-		c.Pieces = append(c.Pieces, Piece{Kind: PieceText, Text: sql, Start: at, End: at, Call: -1})
-		if tail.Start < tail.End {
-			c.Pieces = append(c.Pieces, tail)
-		}
+		c.Calls[i].args = args
 	}
 	return &c
+}
+
+func declaredType(declared []uint32, param int) uint32 {
+	if param < 1 || param > len(declared) {
+		return oidUnresolved
+	}
+	return declared[param-1]
 }

@@ -55,12 +55,14 @@ func TestExecutions(t *testing.T) {
 	}
 }
 
-func TestInsert(t *testing.T) {
+func TestWithArguments(t *testing.T) {
 	text := "SELECT 1; EXECUTE p(raftable('a') || 'é' , raftable('b'))"
 	r := Parse(text, standard).Statements[1].Rewrite
 	e := Executions(text, standard)[0]
-	r = r.Insert(e.At, ", 'more'")
-	values := []*string{nil, &text}
+	prepared := Parse("PREPARE p AS SELECT $1::text, raftable('c') || $2", standard).Statements[0].Rewrite
+	r = e.WithArguments(r, prepared, false)
+	more := "more"
+	values := []*string{nil, &text, &more}
 	want := " EXECUTE p((NULL::pg_catalog.text) || 'é' , (" + Quote(&text) + "::pg_catalog.text), 'more')"
 	if got := r.Literal(text, values); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)

@@ -27,7 +27,8 @@ func findCalls(raw *pg_query.RawStmt, names []int) []site {
 	w := walker{names: names}
 	w.message(raw.ProtoReflect())
 	slices.SortFunc(w.sites, func(a, b site) int { return int(a.call.Location - b.call.Location) })
-	return w.sites
+	// In UPDATE t SET (a, b) = (SELECT ...) the tree has the sub-select once for each column.
+	return slices.CompactFunc(w.sites, func(a, b site) bool { return a.call.Location == b.call.Location })
 }
 
 type walker struct {
