@@ -236,7 +236,10 @@ func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 		}
 		return true, b.fail(errCopyInBatch)
 	}
-	m := newRemote(b.prog.text, &part{rewrite: rw, params: t.params, arguments: t.arguments, fills: t.fills}, nil)
+	q := t.query
+	if q == nil || f.settings.foreignEncoding != "" || t.rewrite != rw {
+		q = &queryMessages{m: newRemote(b.prog.text, &part{rewrite: rw, params: t.params, arguments: t.arguments, fills: t.fills}, nil)}
+	}
 	var values [][]byte
 	if len(rw.Values) > 0 && rw.Prepares == "" {
 		// What the values must show has been done, and if it has failed they are not needed.
@@ -244,7 +247,7 @@ func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 			return done, err
 		}
 		if rw.Literals {
-			err = f.renewLiterals(m)
+			err = f.renewLiterals(q.m)
 		} else if err = f.ready(); err == nil {
 			values, err = f.evaluate(rw.Values, nil, nil)
 		}
@@ -256,32 +259,69 @@ func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 			return true, b.fail(e)
 		}
 	}
-	msg, e := m.parseMessage("", &f.settings)
-	if e != nil {
-		return true, b.fail(e)
+	if q.parse == nil {
+		if e := q.make(&f.settings); e != nil {
+			return true, b.fail(e)
+		}
 	}
-	f.queue(msg, 'P'|quietAnswer|replied, m.reply(nil))
-	f.queue(appendBind(nil, "", "", &bindMessage{}, values), 'B'|quietAnswer|replied, m.reply(nil))
-	d := m.reply(nil)
-	d.query, d.dropNoData = true, true
-	f.queue(describeMessage('P', ""), 'D'|replied, d)
-	run := m.reply(nil)
-	run.holdComplete = last
-	run.query = true
+	f.queue(q.parse, 'P'|quietAnswer|replied, q.reply)
+	f.queue(appendBind(nil, "", "", &bindMessage{}, values), 'B'|quietAnswer|replied, q.reply)
+	f.queue(describeUnnamed, 'D'|replied, q.describe)
+	run := q.run
+	if last {
+		run = q.last
+	}
 	f.queue(executeUnnamed, 'E'|replied, run)
 	if t.control == sqlrewrite.ControlEnd {
 		b.block = false
 	}
 	if rw.Prepares != "" {
-		return b.prepared(m)
+		return b.prepared(q.m)
 	}
-	if m.harvests() {
+	if q.m.harvests() {
 		return b.harvested()
 	}
 	return false, nil
 }
 
-var executeUnnamed = executeMessage("")
+var (
+	executeUnnamed  = executeMessage("")
+	describeUnnamed = describeMessage('P', "")
+)
+
+// queryMessages are what the server gets of a statement of a simple query, but for the Bind, and what becomes of the answers.
+type queryMessages struct {
+	m     *remote
+	parse []byte
+	// Of Parse and Bind, of Describe, of Execute, and of the Execute of a query's last statement.
+	reply, describe, run, last *reply
+}
+
+// make makes the messages of m.
+func (q *queryMessages) make(g *settings) (e *pgError) {
+	if q.parse, e = q.m.parseMessage("", g); e != nil {
+		return e
+	}
+	variant := func(holdComplete, dropNoData bool) *reply {
+		r := q.m.reply(nil)
+		r.query, r.holdComplete, r.dropNoData = true, holdComplete, dropNoData
+		return r
+	}
+	q.reply, q.describe, q.run, q.last = q.m.reply(nil), variant(false, true), variant(false, false), variant(true, false)
+	return nil
+}
+
+// prepareQuery makes the messages of a part once for all times that it is run, unless they differ from time to time, or
+// belong to a session.
+func (t *part) prepareQuery(text string) {
+	if t.rewrite == nil || t.params > 0 || t.rewrite.Literals || t.rewrite.Prepares != "" || len(t.rewrite.Harvest) > 0 {
+		return
+	}
+	q := &queryMessages{m: newRemote(text, t, nil)}
+	if q.make(&settings{}) == nil {
+		t.query = q
+	}
+}
 
 // harvested waits for the rows of a harvested statement.
 func (b *batch) harvested() (done bool, err error) {
