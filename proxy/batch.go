@@ -1,7 +1,7 @@
 package proxy
 
 import (
-	"bytes"
+	"slices"
 	"strings"
 
 	"github.com/raftproxy/raftproxy/sqlrewrite"
@@ -33,9 +33,14 @@ func (f *frontend) runBatch(prog *program) error {
 		b.statement("BEGIN", quiet)
 	}
 	sent := b.block
+	if len(prog.parts) > 1 && b.has(sqlrewrite.ControlAlone) {
+		// The server takes the first statement for one that stands alone.
+		b.statement("SELECT", quiet)
+		sent = true
+	}
 	for i := range prog.parts {
-		if !sent && i > 0 && b.plainFrom(i) {
-			// Nothing holds the rest together with what was before.
+		if !sent && i > 0 && b.copiesFrom(i) {
+			// Data can be copied in behind a simple query only. Nothing holds the rest together with what was before.
 			rw := sqlrewrite.Whole(prog.parts[i].start, len(prog.text))
 			m := newRemote(prog.text, &part{rewrite: rw}, nil)
 			msg, r, err := b.queryMessage(m, m.sql())
@@ -98,14 +103,21 @@ func (b *batch) queryMessage(m *remote, sql string) ([]byte, *reply, error) {
 	return newMessage('Q', append(text, 0)), m.reply(nil), nil
 }
 
-// plainFrom says whether all statements from number i on are the server's.
-func (b *batch) plainFrom(i int) bool {
+// copiesFrom says whether all statements from number i on are the server's, and one of them copies data in.
+func (b *batch) copiesFrom(i int) bool {
+	copies := false
 	for _, t := range b.prog.parts[i:] {
 		if t.local != nil || t.rewrite != nil || t.refusal != nil {
 			return false
 		}
+		copies = copies || t.control == sqlrewrite.ControlCopyIn
 	}
-	return true
+	return copies
+}
+
+// has says whether one of the statements is of a kind.
+func (b *batch) has(c sqlrewrite.Control) bool {
+	return slices.ContainsFunc(b.prog.parts, func(t part) bool { return t.control == c })
 }
 
 // wantsBlock says whether a statement runs in a transaction block only, for which the implicit one of a query counts.
@@ -187,7 +199,7 @@ func (b *batch) settle() (done bool, err error) {
 func (b *batch) askEncoding() error {
 	f := b.f
 	text := []byte(b.prog.text)
-	if f.transaction().status == 'E' || !f.openAtServer() || !containsWord(text, "client_encoding") && !containsWord(text, "names") {
+	if f.transaction().status == 'E' || !f.openAtServer() || !containsFold(text, "client_encoding") && !containsFold(text, "names") {
 		return nil
 	}
 	rows, err := f.question("SELECT pg_catalog.current_setting('client_encoding')")
@@ -197,12 +209,10 @@ func (b *batch) askEncoding() error {
 	return err
 }
 
-func containsWord(text []byte, word string) bool { return bytes.Contains(bytes.ToLower(text), []byte(word)) }
-
 // remotePart has the server run one statement.
 func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 	f := b.f
-	if t.rewrite == nil && f.mayExecute([]byte(b.prog.text[t.start:t.end])) {
+	if f.mayExecute([]byte(b.prog.text[t.start:t.end])) {
 		if done, err := b.settle(); done || err != nil {
 			return done, err
 		}
@@ -226,7 +236,10 @@ func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 		}
 		return true, b.fail(errCopyInBatch)
 	}
-	m := newRemote(b.prog.text, &part{rewrite: rw, params: t.params, arguments: t.arguments, fills: t.fills}, nil)
+	q := t.query
+	if q == nil || f.settings.foreignEncoding != "" || t.rewrite != rw {
+		q = &queryMessages{m: newRemote(b.prog.text, &part{rewrite: rw, params: t.params, arguments: t.arguments, fills: t.fills}, nil)}
+	}
 	var values [][]byte
 	if len(rw.Values) > 0 && rw.Prepares == "" {
 		// What the values must show has been done, and if it has failed they are not needed.
@@ -234,7 +247,7 @@ func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 			return done, err
 		}
 		if rw.Literals {
-			err = f.renewLiterals(m)
+			err = f.renewLiterals(q.m)
 		} else if err = f.ready(); err == nil {
 			values, err = f.evaluate(rw.Values, nil, nil)
 		}
@@ -246,32 +259,69 @@ func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 			return true, b.fail(e)
 		}
 	}
-	msg, e := m.parseMessage("", &f.settings)
-	if e != nil {
-		return true, b.fail(e)
+	if q.parse == nil {
+		if e := q.make(&f.settings); e != nil {
+			return true, b.fail(e)
+		}
 	}
-	f.queue(msg, 'P'|quietAnswer|replied, m.reply(nil))
-	f.queue(appendBind(nil, "", "", &bindMessage{}, values), 'B'|quietAnswer|replied, m.reply(nil))
-	d := m.reply(nil)
-	d.query, d.dropNoData = true, true
-	f.queue(describeMessage('P', ""), 'D'|replied, d)
-	run := m.reply(nil)
-	run.holdComplete = last
-	run.query = true
+	f.queue(q.parse, 'P'|quietAnswer|replied, q.reply)
+	f.queue(appendBind(nil, "", "", &bindMessage{}, values), 'B'|quietAnswer|replied, q.reply)
+	f.queue(describeUnnamed, 'D'|replied, q.describe)
+	run := q.run
+	if last {
+		run = q.last
+	}
 	f.queue(executeUnnamed, 'E'|replied, run)
 	if t.control == sqlrewrite.ControlEnd {
 		b.block = false
 	}
 	if rw.Prepares != "" {
-		return b.prepared(m)
+		return b.prepared(q.m)
 	}
-	if m.harvests() {
+	if q.m.harvests() {
 		return b.harvested()
 	}
 	return false, nil
 }
 
-var executeUnnamed = executeMessage("")
+var (
+	executeUnnamed  = executeMessage("")
+	describeUnnamed = describeMessage('P', "")
+)
+
+// queryMessages are what the server gets of a statement of a simple query, but for the Bind, and what becomes of the answers.
+type queryMessages struct {
+	m     *remote
+	parse []byte
+	// Of Parse and Bind, of Describe, of Execute, and of the Execute of a query's last statement.
+	reply, describe, run, last *reply
+}
+
+// make makes the messages of m.
+func (q *queryMessages) make(g *settings) (e *pgError) {
+	if q.parse, e = q.m.parseMessage("", g); e != nil {
+		return e
+	}
+	variant := func(holdComplete, dropNoData bool) *reply {
+		r := q.m.reply(nil)
+		r.query, r.holdComplete, r.dropNoData = true, holdComplete, dropNoData
+		return r
+	}
+	q.reply, q.describe, q.run, q.last = q.m.reply(nil), variant(false, true), variant(false, false), variant(true, false)
+	return nil
+}
+
+// prepareQuery makes the messages of a part once for all times that it is run, unless they differ from time to time, or
+// belong to a session.
+func (t *part) prepareQuery(text string) {
+	if t.rewrite == nil || t.params > 0 || t.rewrite.Literals || t.rewrite.Prepares != "" || len(t.rewrite.Harvest) > 0 {
+		return
+	}
+	q := &queryMessages{m: newRemote(text, t, nil)}
+	if q.make(&settings{}) == nil {
+		t.query = q
+	}
+}
 
 // harvested waits for the rows of a harvested statement.
 func (b *batch) harvested() (done bool, err error) {
@@ -345,9 +395,6 @@ func (b *batch) end() error {
 		}
 		return f.finishQuery()
 	}
-	// As a simple query would, take the unnamed ones away.
-	f.queue(closeUnnamedPortal, 'C'|quiet, nil)
-	f.queue(closeUnnamedStatement, 'C'|quiet, nil)
 	f.endQuery()
 	return nil
 }
@@ -374,7 +421,9 @@ func (b *batch) statement(sql string, hidden entry) {
 // endQuery queues a Sync, whose answer is the client's ReadyForQuery.
 func (f *frontend) endQuery() {
 	f.queue(syncMessage, 'S', nil)
-	f.serverUnnamed = false
+	// Behind a simple query there are no unnamed statement and portal.
+	x := f.extended()
+	x.staleStmt, x.stalePortal = true, true
 }
 
 // simpleStatement is Parse and Bind of an unnamed statement without parameters.

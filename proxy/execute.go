@@ -1,7 +1,7 @@
 package proxy
 
 import (
-	"bytes"
+	"strings"
 
 	"github.com/raftproxy/raftproxy/sqlrewrite"
 )
@@ -11,7 +11,17 @@ func (f *frontend) mayExecute(text []byte) bool {
 	if f.ext == nil || !f.ext.executable() {
 		return false
 	}
-	return bytes.Contains(bytes.ToLower(text), []byte("execute"))
+	return containsFold(text, "execute")
+}
+
+// containsFold says whether a text has a lower-case ASCII word in it, in any case.
+func containsFold(text []byte, word string) bool {
+	for i := 0; i+len(word) <= len(text); i++ {
+		if text[i]|0x20 == word[0] && strings.EqualFold(string(text[i:i+len(word)]), word) {
+			return true
+		}
+	}
+	return false
 }
 
 // executable says whether there are rewritten statements with a name.

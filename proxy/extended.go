@@ -39,12 +39,13 @@ type prepared struct {
 	// remote is what the server has. Of a local statement it is run under the names of portals and by EXECUTE; one without a
 	// name has none until it is needed.
 	remote    *remote
+	alone     bool   // the server cannot run it, so that portals with a name are ours as well
 	drops     uint64 // owed.drops when the server was last known to have the name
 	confirmed bool   // the server has said that it has it
 }
 
 // local says whether the proxy runs the statement for a portal of this name.
-func (p *prepared) local(portal string) bool { return p.st != nil && portal == "" }
+func (p *prepared) local(portal string) bool { return p.st != nil && (portal == "" || p.alone) }
 
 // nameLimit is how many bytes of a name the server looks at.
 const nameLimit = 63
@@ -247,10 +248,13 @@ func (f *frontend) bind(body []byte) (bool, error) {
 	if who, err := f.known(name, p); who != ownerUs || err != nil {
 		return false, err
 	}
-	if portal := nameOf(m.portal); !p.local(portal) {
+	portal := nameOf(m.portal)
+	if portal != "" {
 		if err := f.giveToServer(name, p); err != nil {
 			return true, err
 		}
+	}
+	if !p.local(portal) {
 		return f.bindRemote(body, p.remote)
 	}
 	tx := f.transaction()
@@ -264,10 +268,12 @@ func (f *frontend) bind(body []byte) (bool, error) {
 		return true, f.fail(&pgError{code: codeProtocolViolation, message: "bind message has " + itoa(n) +
 			" result formats but query has " + itoa(len(p.st.Columns)) + " columns"})
 	}
-	if e := f.ext.makePortal(p, m, tx); e != nil {
+	if e := f.ext.makePortal(portal, p, m, tx); e != nil {
 		return true, f.fail(e)
 	}
-	f.ext.stalePortal = f.serverUnnamed
+	if portal == "" {
+		f.ext.stalePortal = f.serverUnnamed
+	}
 	f.buffer()
 	f.out = append(f.out, '2', 0, 0, 0, 4)
 	return true, nil

@@ -32,11 +32,11 @@ func (f *frontend) convertParameters(p *prepared, m *bindMessage) *pgError {
 	return nil
 }
 
-// makePortal makes the unnamed portal that a Bind asks for. It keeps its memory from one to the next.
-func (x *extended) makePortal(p *prepared, m *bindMessage, tx transaction) *pgError {
-	x.dropPortal("")
+// makePortal makes the portal that a Bind asks for. The unnamed one, which most are, keeps its memory from one to the next.
+func (x *extended) makePortal(name string, p *prepared, m *bindMessage, tx transaction) *pgError {
+	x.dropPortal(name)
 	o := x.spare
-	if o == nil {
+	if o == nil || name != "" {
 		o = &portal{}
 	}
 	o.reset(p.st)
@@ -45,7 +45,7 @@ func (x *extended) makePortal(p *prepared, m *bindMessage, tx transaction) *pgEr
 		return e
 	}
 	o.formats = m.resultFormats
-	x.portals[""] = o
+	x.portals[name] = o
 	return nil
 }
 

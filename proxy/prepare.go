@@ -137,15 +137,32 @@ func (f *frontend) prepareNamed(name string, prog *program, p *prepared) error {
 	return err
 }
 
+// standIn is what the server has of a local statement that it cannot run. EXECUTE in SQL reaches it, and fails with a message
+// that says why.
+const standIn = "SELECT ('this statement calls raftable() in a way that only Bind and Execute can run, EXECUTE cannot' || '')::int"
+
 // onServer makes what the server is to run in place of a local statement.
 func (f *frontend) onServer(text string, p *prepared) *remote {
-	t := part{rewrite: sqlrewrite.Whole(0, len(text)), params: len(p.types)}
+	ours := func(sql string) *remote {
+		p.alone = true
+		rw := &sqlrewrite.Rewrite{Pieces: []sqlrewrite.Piece{{Kind: sqlrewrite.PieceText, Text: sql, Call: -1}}}
+		return newRemote(text, &part{rewrite: rw, params: len(p.types)}, p.types)
+	}
+	switch c := p.st.command; {
+	case c == nil:
+	case c.Op == sqlrewrite.CommandShow:
+		return ours(f.s.srv.showQuery(c.Setting)) // SHOW would be an error where the setting has not been set
+	default:
+		return ours(text)
+	}
 	o := f.readOptions()
 	o.OnServer = true
-	if plan := sqlrewrite.Parse(text, o); len(plan.Statements) == 1 && plan.Statements[0].Rewrite != nil {
-		t.rewrite, t.fills = plan.Statements[0].Rewrite, plan.Statements[0].Fills
+	plan := sqlrewrite.Parse(text, o)
+	if len(plan.Statements) != 1 || plan.Statements[0].Rewrite == nil {
+		return ours(standIn)
 	}
-	return newRemote(text, &t, p.types)
+	st := &plan.Statements[0]
+	return newRemote(text, &part{rewrite: st.Rewrite, params: len(p.types), fills: st.Fills}, p.types)
 }
 
 // giveToServer has the server prepare an unnamed local statement, so that a portal with a name can be made of it.

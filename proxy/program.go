@@ -39,6 +39,8 @@ type part struct {
 	rewrite    *sqlrewrite.Rewrite
 	command    *sqlrewrite.Command
 	refusal    *pgError
+	// query is what the server gets of a rewrite in a simple query; nil if it must be made each time.
+	query *queryMessages
 	// arguments is how many arguments an EXECUTE has in rewrite beyond the client's.
 	arguments int
 }
@@ -82,6 +84,7 @@ func compile(text string, plan *sqlrewrite.Plan) *program {
 			t.local = newCommand(st.Command)
 		case sqlrewrite.ClassRewritten, sqlrewrite.ClassHarvested:
 			t.rewrite = st.Rewrite
+			t.prepareQuery(text)
 			p.local = false
 		case sqlrewrite.ClassRefused:
 			t.refusal = refusal(st.Refusal)

@@ -92,11 +92,15 @@ func (f *frontend) query(msg []byte) (ours bool, err error) {
 	if f.ext != nil {
 		f.ext.dropUnnamed()
 	}
-	if !call {
-		return false, nil
+	var prog *program
+	if call {
+		prog = f.programOf(text)
 	}
-	prog := f.programOf(text)
 	if prog == nil {
+		f.serverUnnamed = false
+		if f.ext != nil {
+			f.ext.staleStmt, f.ext.stalePortal = false, false
+		}
 		return false, nil
 	}
 	if !prog.local {

@@ -22,6 +22,8 @@ type remote struct {
 	shape     *shape
 	// literals are the values in the text that postgres has, if they cannot be parameters.
 	literals []*string
+	// plain is the reply to all messages of a statement whose columns stay as they are and that has no values in its text.
+	plain *reply
 }
 
 // newRemote makes a remote statement of a part for a client that has declared the types of some parameters.
@@ -33,6 +35,8 @@ func newRemote(text string, t *part, declared []uint32) *remote {
 	}
 	if len(r.rw.Harvest) > 0 {
 		r.shape = &shape{rw: r.rw}
+	} else if !r.rw.Literals {
+		r.plain = r.reply(nil)
 	}
 	return r
 }
@@ -50,7 +54,7 @@ func (r *remote) sent() *sentText {
 func (f *frontend) rememberPrepared(r *remote) {
 	made := *r
 	made.prepares, made.types = false, nil
-	made.params = r.first - 1
+	made.params, made.plain = r.first-1, nil
 	f.extended().stmts[r.rw.Prepares] = &prepared{remote: &made, drops: f.drops()}
 	f.watchTags()
 }
@@ -88,6 +92,14 @@ func (r *remote) parseMessage(name string, g *settings) ([]byte, *pgError) {
 // reply is what becomes of the answers to a message about the statement.
 func (r *remote) reply(formats []int16) *reply {
 	return &reply{sent: r.sent(), shape: r.shape, formats: formats, params: r.params, fills: r.fills}
+}
+
+// about is the reply to a message about a portal, or one that makes it.
+func (r *remote) about(formats []int16) *reply {
+	if r.plain != nil {
+		return r.plain
+	}
+	return r.reply(formats)
 }
 
 // maxValues bounds the parameters of a statement: the protocol counts them in 16 bits.
@@ -224,12 +236,12 @@ func (f *frontend) remoteMessage(typ byte, msg []byte, name string, p *prepared,
 			r = p.remote.reply(nil)
 			r.prepared = p
 		} else {
-			r = o.remote.reply(o.formats)
+			r = o.remote.about(o.formats)
 		}
 		f.queue(msg, 'D'|replied, r)
 		return true, nil
 	}
-	f.queue(msg, 'E'|replied, o.remote.reply(o.formats))
+	f.queue(msg, 'E'|replied, o.remote.about(o.formats))
 	switch {
 	case o.remote.prepares:
 		state, err := f.settle()
@@ -307,7 +319,7 @@ func (f *frontend) bindRemote(body []byte, r *remote) (bool, error) {
 		}
 		return true, f.failSettled(e)
 	}
-	f.queue(appendBind(nil, string(m.portal), string(m.statement), m, values), 'B'|replied, r.reply(nil))
+	f.queue(appendBind(nil, string(m.portal), string(m.statement), m, values), 'B'|replied, r.about(nil))
 	f.ext.dropPortal(name)
 	f.ext.portals[name] = &portal{remote: r, tx: f.transaction(), cursor: cursor{formats: m.resultFormats}}
 	if name == "" {

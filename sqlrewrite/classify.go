@@ -7,6 +7,7 @@ import (
 // classify says for every call what is to stand in its place, and keeps those that are replaced.
 func (w *rewriter) classify(calls []site) *Refusal {
 	w.targets = make([]target, 0, len(calls))
+	w.plainGets = len(calls) > manyCalls
 	for i := range calls {
 		t := target{site: &calls[i], at: int(calls[i].call.Location)}
 		if refusal := w.look(&t); refusal != nil {
@@ -19,6 +20,10 @@ func (w *rewriter) classify(calls []site) *Refusal {
 	w.settleCasts()
 	return nil
 }
+
+// manyCalls is from how many calls on gets are no sub-selects: postgres plans each of those by itself, which takes seconds for
+// thousands.
+const manyCalls = 200
 
 // look reads a call and settles its form.
 func (w *rewriter) look(t *target) *Refusal {
@@ -45,6 +50,7 @@ func (w *rewriter) look(t *target) *Refusal {
 	}
 	t.column, t.direct = w.column(t.site)
 	t.simple = t.noSubselect()
+	t.plain = t.simple || w.plainGets || t.compared()
 	if procedure {
 		return w.notProcedure(t)
 	}

@@ -248,3 +248,19 @@ func (s *site) names() *pg_query.ResTarget {
 		return nil
 	}
 }
+
+// compared reports whether a call is an operand of a comparison. There a sub-select would do nothing but cost: it keeps postgres from
+// evaluating what stands around a value when it plans, where an error would come too soon, but a comparison of texts has none.
+func (s *site) compared() bool {
+	for _, side := range []protoreflect.Name{"lexpr", "rexpr"} {
+		e, ok := in[*pg_query.A_Expr](s, 0, side)
+		if !ok || e.Kind != pg_query.A_Expr_Kind_AEXPR_OP || len(e.Name) != 1 {
+			continue
+		}
+		switch e.Name[0].GetString_().GetSval() {
+		case "=", "<>", "<", ">", "<=", ">=":
+			return true
+		}
+	}
+	return false
+}

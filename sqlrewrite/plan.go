@@ -157,6 +157,9 @@ const (
 	ControlNeedsBlock
 	// ControlCopyIn is COPY FROM STDIN.
 	ControlCopyIn
+	// ControlAlone may run in no transaction block, and so in no query string of several statements: VACUUM, CREATE DATABASE and
+	// the like. Some of them may all the same, which postgres knows.
+	ControlAlone
 )
 
 // Command is a statement about a setting of the function or its extension.

@@ -1,6 +1,7 @@
 package sqlrewrite
 
 import (
+	"fmt"
 	"slices"
 
 	pg_query "github.com/pganalyze/pg_query_go/v6"
@@ -52,6 +53,7 @@ type target struct {
 	column *pg_query.ResTarget // the output column of the statement that it lies in
 	direct bool                // it is that column
 	simple bool                // postgres cannot take a sub-select in its place
+	plain  bool                // a get that is a parameter and no sub-select
 	isSet  bool
 }
 
@@ -73,9 +75,10 @@ type rewriter struct {
 	out     *Rewrite
 	edits   []edit
 	values  map[valueKey]int
-	// lookups says that keys that are parameters are not values of their own, many says that none is.
-	lookups, many bool
-	harvest       bool // sets run row by row
+	// lookups says that keys that are parameters are not values of their own.
+	lookups   bool
+	harvest   bool // sets run row by row
+	plainGets bool // no get is a sub-select
 	// fields says that a field is taken somewhere, fieldsKnown that one has looked.
 	fields, fieldsKnown bool
 }
@@ -91,8 +94,9 @@ type valueKey struct {
 	named bool
 }
 
-// maxValues is how many keys are values of their own; if there are more, they are looked up in the whole table.
-const maxValues = 10_000
+// maxValues is how many keys a statement may have. Each is a parameter, of which the protocol can number 65535, the client's among
+// them.
+const maxValues = 50_000
 
 // rewrite plans a statement in which postgres runs all but the calls.
 func (p *planner) rewrite(raw *pg_query.RawStmt, calls []site, start, end int) Statement {
@@ -116,6 +120,10 @@ func (p *planner) rewrite(raw *pg_query.RawStmt, calls []site, start, end int) S
 		return refused(conflicts[0].refusal) // it has the declared types itself
 	}
 	r := w.assemble(start, end)
+	if len(r.Values) > maxValues {
+		return refused(&Refusal{Code: "54000", Message: fmt.Sprintf("raftable() is called with more than %d different keys in one statement", maxValues),
+			Detail: "Nothing was executed.", Hint: "Join the list, as in SELECT ... FROM raftable() AS r WHERE r.key = ..."})
+	}
 	r.conflicts = conflicts
 	if r.evaluated != nil {
 		r.evaluated.conflicts = conflicts
@@ -132,10 +140,6 @@ func refused(r *Refusal) Statement { return Statement{Class: ClassRefused, Refus
 // assemble makes the pieces, and those of the variant for parameters of other types if there can be any.
 func (w *rewriter) assemble(start, end int) *Rewrite {
 	r := w.pieces(start, end)
-	if len(r.Values) > maxValues {
-		w.many = true
-		return w.pieces(start, end)
-	}
 	if slices.ContainsFunc(r.Values, func(v Value) bool { return v.Kind == ValueGet && v.Key.Param > 0 }) {
 		w.lookups = true
 		r.evaluated = w.pieces(start, end)
@@ -189,7 +193,7 @@ func (w *rewriter) value(v Value, named bool) int {
 
 // replace says what stands in the place of a call.
 func (w *rewriter) replace(t *target) {
-	if t.form == formGet && (w.many || w.lookups && t.args[0].isParam) {
+	if t.form == formGet && w.lookups && t.args[0].isParam {
 		t.form = formLookup
 		defer func() { t.form = formGet }()
 	}
@@ -217,7 +221,7 @@ func (w *rewriter) replace(t *target) {
 	default:
 		w.edit(t, t.at, w.end(t), w.get(t)...)
 	}
-	if t.form != formGet {
+	if t.form != formGet || t.plain {
 		w.nameColumn(t)
 	}
 }
@@ -237,7 +241,7 @@ func (w *rewriter) get(t *target) []part {
 	arg := Arg{Param: a.param, Null: a.null, Value: a.value, Type: a.textType(), Position: a.pos}
 	v := part{kind: PieceValue, value: w.value(Value{Kind: ValueGet, Key: arg}, a.name != "")}
 	before, after := "(SELECT ", sqlText+" AS "+word+")"
-	if t.simple {
+	if t.plain {
 		before, after = "(", sqlText+")"
 	} else if w.inParentheses(t) {
 		after += sqlText // so that they are not those of the sub-select, which would be where they are

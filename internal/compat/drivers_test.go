@@ -25,7 +25,7 @@ type driver struct {
 }
 
 // everyChecks are what each driver is put to.
-var everyChecks = []string{"connect", "simple", "parameters", "null", "empty", "unicode", "transaction", "error", "list"}
+var everyChecks = []string{"connect", "simple", "parameters", "null", "empty", "unicode", "transaction", "error", "list", "elsewhere"}
 
 const (
 	unicodeKey   = "ключ 🔑 'é' \\x \"q\""
@@ -36,6 +36,7 @@ const (
 func everyRows() map[string]string {
 	rows := map[string]string{
 		"simple": `it's \o/`, "empty": "", unicodeKey: unicodeValue, strings.Repeat("🔑", 64): "64", "kept": "rollback or not",
+		"row 1": "SET", "row 2": "SET",
 	}
 	for i := range 50 {
 		rows[fmt.Sprintf("n%02d", i)] = fmt.Sprintf("value %02d", i)
@@ -110,7 +111,7 @@ var drivers = []driver{
 	},
 	{
 		name: "tdbc", packages: "tcl8.6 tcl8.6-tdbc-postgres",
-		probe: []string{"sh", "-c", "echo 'package require tdbc::postgres' | tclsh8.6 2>&1 | grep -v .; test $? = 1"},
+		probe: []string{"sh", "-c", "! echo 'package require tdbc::postgres' | tclsh8.6 2>&1 | grep ."},
 		run:   []string{"tclsh8.6", "-encoding", "utf-8", "tcl/tdbc.tcl"}, plane0: true,
 	},
 	{

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -26,6 +27,7 @@ func (w *world) testPq(t *testing.T) {
 			pqValues(t, db)
 			pqTransaction(t, db)
 			pqErrors(t, db)
+			pqElsewhere(t, db)
 			pqCopy(t, db)
 			pqCancel(t, db)
 		})
@@ -140,6 +142,28 @@ func pqErrors(t *testing.T, db *sql.DB) {
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// pqElsewhere has calls in statements that PostgreSQL runs.
+func pqElsewhere(t *testing.T, db *sql.DB) {
+	same(t, pqOne(t, db, "SELECT count(*) FROM (VALUES ('n01'), ('n02'), ('nope')) AS t(k) WHERE raftable(k) IS NOT NULL").String, "2")
+	same(t, pqOne(t, db, "SELECT r.value FROM raftable() AS r JOIN (VALUES ('n03')) AS t(k) ON r.key = t.k").String, "value 03")
+	some, err := db.Prepare("SELECT raftable($1) || i FROM generate_series(1, 2) AS i WHERE raftable($2) = $3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer some.Close()
+	for i := range 10 {
+		var got string
+		if err := some.QueryRow(fmt.Sprintf("n%02d", i), "simple", `it's \o/`).Scan(&got); err != nil || got != fmt.Sprintf("value %02d1", i) {
+			t.Fatalf("%q, %v", got, err)
+		}
+		pqExec(t, db, "SELECT k, raftable(k, upper($1)) FROM (VALUES ('row 1'), ('row 2')) AS t(k) ORDER BY k", "set")
+	}
+	pqExec(t, db, "SELECT 1; SELECT raftable('row 1'), 2; SELECT raftable('row 2', 'SET')")
+	same(t, pqOne(t, db, "SELECT raftable('row 1') || raftable('row 2')").String, "SETSET")
+	_, err = db.Exec("SELECT 1 WHERE raftable('row 1', 'x') IS NULL")
+	pqFails(t, "0A000", err)
 }
 
 func pqCopy(t *testing.T, db *sql.DB) {

@@ -185,6 +185,45 @@ static void list(void)
 	same(simple("SELECT 1"), "1"); /* libpq 15 would carry the mode into a pipeline otherwise */
 }
 
+static void elsewhere(void)
+{
+	const char *const sets = "SELECT raftable(k, upper($1)), k FROM (VALUES ('row 1'), ('row 2')) AS t(k) ORDER BY k";
+	const char *args[] = {"n01", "simple", "it's \\o/"};
+	char key[8], text[16];
+	int i, format;
+	PGresult *r;
+
+	same(simple("SELECT count(*) FROM (VALUES ('n01'), ('n02'), ('nope')) AS t(k) WHERE raftable(k) IS NOT NULL"), "2");
+	same(simple("SELECT r.value FROM raftable() AS r JOIN (VALUES ('n03')) AS t(k) ON r.key = t.k"), "value 03");
+	same(value(PQprepare(db, "calls", "SELECT raftable($1) AS v, i FROM generate_series(1, 2) AS i WHERE raftable($2) = $3", 0, NULL)), "");
+	r = PQdescribePrepared(db, "calls");
+	if (PQnparams(r) != 3 || PQparamtype(r, 0) != 1043 || PQparamtype(r, 2) != 25 || PQnfields(r) != 2 || PQftype(r, 0) != 25 || PQftype(r, 1) != 23)
+		fail("wrong description of a statement");
+	PQclear(r);
+	args[0] = key;
+	for (i = 0; i < 20; i++) {
+		snprintf(key, sizeof key, "n%02d", i);
+		snprintf(text, sizeof text, "value %02d", i);
+		r = PQexecPrepared(db, "calls", 3, args, NULL, NULL, i % 2);
+		if (PQntuples(r) != 2 || PQfformat(r, 0) != i % 2)
+			fail("%d rows", PQntuples(r));
+		same(PQgetvalue(r, 1, 0), text);
+		same(value(r), text);
+	}
+	for (format = 0; format < 2; format++) {
+		r = PQexecParams(db, sets, 1, NULL, (const char *const[]){"set"}, NULL, NULL, format);
+		if (PQntuples(r) != 2 || PQftype(r, 0) != 2278 || PQgetisnull(r, 1, 0) || PQgetlength(r, 1, 0) != 0)
+			fail("wrong result of sets");
+		same(PQgetvalue(r, 1, 1), "row 2");
+		PQclear(r);
+	}
+	same(simple("SELECT 1; SELECT raftable('row 1') || raftable('row 2')"), "SETSET");
+	same(simple("SELECT 1 WHERE raftable('row 1', 'x') IS NULL"), "0A000");
+	same(simple("SELECT count(*) FROM raftable() WHERE key = 'row 1' AND value = nothing"), "42703");
+	same(simple("DEALLOCATE calls"), "DEALLOCATE");
+	ok("elsewhere");
+}
+
 static void send2(const char *sql, const char *a, const char *b)
 {
 	const char *args[] = {a, b};
@@ -210,13 +249,16 @@ static void pipeline(void)
 	if (!PQenterPipelineMode(db))
 		fail("no pipeline mode");
 	for (round = 0; round < 20; round++) {
-		char number[12];
+		char number[12], joined[20];
 		snprintf(number, sizeof number, "%d", round);
 		send2("SELECT raftable($1, $2)", "batch", number);
 		send2("SELECT $1::int + 1", "41", NULL);
 		send2("SELECT raftable($1)", "batch", NULL);
+		send2("SELECT upper(raftable($1)) || $2::text", "row 1", number);
+		send2("SELECT raftable($1, id::text) FROM compat_libpq", "never", NULL);
 		PQsendFlushRequest(db);
-		answers((const char *const[]){"", "42", number, NULL});
+		snprintf(joined, sizeof joined, "SET%d", round);
+		answers((const char *const[]){"", "42", number, joined, "no rows", NULL});
 		send2("INSERT INTO compat_libpq VALUES ($1, $2)", number, "gone");
 		send2("SELECT raftable($1)", "missing", NULL);
 		send2("SELECT 1/$1::int", "0", NULL);
@@ -341,6 +383,7 @@ int main(void)
 	binary();
 	transaction_and_errors();
 	list();
+	elsewhere();
 	pipeline();
 	copy();
 	cancel(other);

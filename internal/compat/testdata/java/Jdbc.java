@@ -77,6 +77,7 @@ public class Jdbc {
         transaction();
         errors();
         list();
+        elsewhere();
         batch();
         copy();
         cancel();
@@ -214,7 +215,8 @@ public class Jdbc {
 
         // A fetch size in a transaction makes a named portal with a row limit.
         db.setAutoCommit(false);
-        for (String sql : new String[] {"SELECT key FROM raftable()", "SELECT i FROM generate_series(1, 55) i"}) {
+        for (String sql : new String[] {"SELECT key FROM raftable()", "SELECT i FROM generate_series(1, 55) i",
+            "SELECT i, raftable('n' || i) FROM generate_series(1, 55) i WHERE raftable('kept') LIKE 'roll%'"}) {
             try (PreparedStatement s = db.prepareStatement(sql)) {
                 s.setFetchSize(7);
                 for (int round = 0; round < 7; round++) {
@@ -233,6 +235,53 @@ public class Jdbc {
         db.commit();
         db.setAutoCommit(true);
         ok("fetch size");
+    }
+
+    /** Calls in statements that PostgreSQL runs, prepared and not, with results in text and in binary. */
+    static void elsewhere() throws Exception {
+        same(one("SELECT count(*) FROM (VALUES ('n01'), ('n02'), ('nope')) AS t(k) WHERE raftable(k) IS NOT NULL"), "2");
+        same(one("SELECT r.value FROM raftable() AS r JOIN (VALUES ('n03')) AS t(k) ON r.key = t.k"), "value 03");
+        Connection before = db;
+        try (Connection c = connect("prepareThreshold", "-1", "binaryTransferEnable", "25,1043,23")) {
+            for (Connection one : new Connection[] {before, c}) {
+                db = one;
+                some();
+            }
+        }
+        db = before;
+        same(one("SELECT raftable('row 1') || raftable('row 2')"), "SETSET");
+        fails("0A000", () -> one("SELECT 1 WHERE raftable('row 1', 'x') IS NULL"));
+        ok("elsewhere");
+    }
+
+    static void some() throws Exception {
+        try (PreparedStatement s = db.prepareStatement(
+                "SELECT i + 1 AS n, raftable(?) AS v FROM generate_series(1, 2) AS i WHERE raftable(?) = ?");
+             PreparedStatement sets = db.prepareStatement(
+                "SELECT k, raftable(k, upper(?)) FROM (VALUES ('row 1'), ('row 2')) AS t(k) ORDER BY k")) {
+            for (int i = 0; i < 10; i++) {
+                s.setString(1, "n0" + i);
+                s.setString(2, "simple");
+                s.setString(3, "it's \\o/");
+                try (ResultSet r = s.executeQuery()) {
+                    same(r.getMetaData().getColumnTypeName(1) + " " + r.getMetaData().getColumnName(2), "int4 v");
+                    for (int n = 2; n <= 3; n++) {
+                        r.next();
+                        same(r.getInt("n") + " " + r.getString("v"), n + " value 0" + i);
+                    }
+                    same(r.next(), false);
+                }
+                sets.setString(1, "set");
+                try (ResultSet r = sets.executeQuery()) {
+                    r.next();
+                    same(r.getString(1) + r.getString(2), "row 1");
+                    r.next();
+                    same(r.getString(1) + r.getString(2), "row 2");
+                    same(r.next(), false);
+                }
+            }
+            same(s.getParameterMetaData().getParameterTypeName(1), "varchar");
+        }
     }
 
     static void batch() throws Exception {
@@ -331,6 +380,12 @@ public class Jdbc {
         }
         same(one("SELECT raftable(?)", "missing"), null);
         fails("22001", () -> one("SELECT raftable(?, ?)", "x".repeat(65), "v"));
+        some();
+        try (Statement s = db.createStatement()) {
+            same(s.execute("SELECT 1; SELECT raftable('kept'), 2; SELECT raftable('row 1', 'SET')"), true);
+            same(s.getMoreResults(), true);
+            try (ResultSet r = s.getResultSet()) { r.next(); same(r.getString(1), "rollback or not"); }
+        }
         db.setAutoCommit(false);
         same(one("SELECT raftable(?)", "kept"), "rollback or not");
         run("DELETE FROM compat_jdbc");

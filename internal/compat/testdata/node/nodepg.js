@@ -101,7 +101,10 @@ async function main () {
   ok('list')
 
   // A portal that is read seven rows at a time.
-  for (const [text, values, want] of [['SELECT key FROM raftable()', [], 56], ['SELECT i FROM generate_series(1, $1::int) i', [40], 40]]) {
+  for (const [text, values, want] of [
+    ['SELECT key FROM raftable()', [], 56], ['SELECT i FROM generate_series(1, $1::int) i', [40], 40],
+    ["SELECT i, raftable('n' || i) FROM generate_series(1, $1::int) i WHERE raftable($2) = 'value 01'", [40, 'n01'], 40]
+  ]) {
     const cursor = db.query(new Cursor(text, values))
     let count = 0
     for (let part; (part = await cursor.read(7)).length > 0;) count += part.length
@@ -113,6 +116,29 @@ async function main () {
   await half.close()
   ok('cursor')
 
+  same(await one("SELECT count(*)::int FROM (VALUES ('n01'), ('n02'), ('nope')) AS t(k) WHERE raftable(k) IS NOT NULL"), 2)
+  same(await one("SELECT r.value FROM raftable() AS r JOIN (VALUES ('n03')) AS t(k) ON r.key = t.k"), 'value 03')
+  const some = 'SELECT i + 1 AS n, raftable($1) AS v FROM generate_series(1, 2) AS i WHERE raftable($2) = $3'
+  for (let i = 0; i < 10; i++) {
+    const v = 'value 0' + i
+    for (const query of [{ name: 'some', text: some }, { text: some }]) {
+      const r = await db.query({ ...query, values: ['n0' + i, 'simple', "it's \\o/"] })
+      same(r.fields.map((f) => [f.name, f.dataTypeID]), [['n', 23], ['v', 25]])
+      same(r.rows.map((row) => ({ ...row })), [{ n: 2, v }, { n: 3, v }])
+    }
+  }
+  same((await db.query({ name: 'some', text: some, values: [unicodeKey, 'simple', "it's \\o/"] })).rows[1].v, unicodeValue)
+  if (Number(require('pg/package.json').version.split('.')[1]) > 8) {
+    const b = await db.query({ text: some, values: ['n01', 'simple', "it's \\o/"], binary: true })
+    same(b.fields.map((f) => f.format), ['binary', 'binary'])
+    same(b.rows.map((row) => [row.n, String(row.v)]), [[2, 'value 01'], [3, 'value 01']])
+  }
+  const sets = "SELECT k, raftable(k, upper($1)) FROM (VALUES ('row 1'), ('row 2')) AS t(k) ORDER BY k"
+  same((await db.query({ text: sets, values: ['set'], rowMode: 'array' })).rows, [['row 1', ''], ['row 2', '']])
+  same(await one("SELECT raftable('row 1') || raftable('row 2')"), 'SETSET')
+  await fails('0A000', "SELECT 1 WHERE raftable('row 1', 'x') IS NULL")
+  ok('elsewhere')
+
   // Queries are queued by the driver; several statements in one text are one message.
   const all = await Promise.all([
     one('SELECT raftable($1, $2)', ['batch', '1']), one('SELECT 2'), one('SELECT raftable($1)', ['batch'])
@@ -120,6 +146,8 @@ async function main () {
   same(all, ['', 2, '1'])
   const several = await db.query("SELECT raftable('batch', '2'); SELECT raftable('batch') AS v")
   same(several[1].rows[0].v, '2')
+  const mixed = await db.query("SELECT 1 AS v; SELECT raftable('batch', '3'); SELECT 2, raftable('batch') AS v; SELECT raftable('batch', '2')")
+  same([mixed.length, mixed[2].rows[0].v], [4, '3'])
   ok('batch')
 
   const other = new Client()

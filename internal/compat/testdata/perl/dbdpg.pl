@@ -104,6 +104,24 @@ my %rows = map { @$_ } @$rows;
 same($rows{$unicode_key}, $unicode_value);
 ok("list");
 
+same(one("SELECT count(*) FROM (VALUES ('n01'), ('n02'), ('nope')) AS t(k) WHERE raftable(k) IS NOT NULL"), 2);
+same(one("SELECT r.value FROM raftable() AS r JOIN (VALUES ('n03')) AS t(k) ON r.key = t.k"), "value 03");
+my $some = $db->prepare("SELECT i + 1 AS n, raftable(?) AS v FROM generate_series(1, 2) AS i WHERE raftable(?) = ?");
+for ((map { [ "n0$_", "value 0$_" ] } 0 .. 9), [ $unicode_key, $unicode_value ]) {
+    $some->execute($_->[0], "simple", "it's \\o/");
+    same("@{$some->{NAME}} @{$some->{pg_type}}", "n v int4 text");
+    same(join("|", map { @$_ } @{ $some->fetchall_arrayref }), "2|$_->[1]|3|$_->[1]");
+}
+my $sets = $db->prepare("SELECT k, raftable(k, upper(?)) FROM (VALUES ('row 1'), ('row 2')) AS t(k) ORDER BY k");
+for (1 .. 3) {
+    $sets->execute("set");
+    same(join("|", map { @$_ } @{ $sets->fetchall_arrayref }), "row 1||row 2|");
+}
+same(one("SELECT raftable('row 1') || raftable('row 2')"), "SETSET");
+$db->do("SELECT 1; SELECT raftable('row 1'); SELECT raftable('row ' || i, 'SET') FROM generate_series(1, 2) i");
+fails("0A000", "SELECT 1 WHERE raftable('row 1', 'x') IS NULL");
+ok("elsewhere");
+
 my $tuples = $set->execute_array({}, [ ("batch") x 20 ], [ 0 .. 19 ]);
 same($tuples, 20);
 same(one("SELECT raftable(?)", "batch"), "19");
@@ -139,5 +157,5 @@ for ($deadline = time + 30 ; !$note && time < $deadline ; select(undef, undef, u
 same("$note->[0] $note->[2]", "compat_dbdpg другой");
 ok("notify");
 $other->disconnect;
-$_->finish for $set, $get, $plain;
+$_->finish for $set, $get, $plain, $some, $sets;
 $db->disconnect;

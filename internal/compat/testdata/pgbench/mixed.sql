@@ -8,6 +8,7 @@ SELECT raftable(:key, :mark);
 INSERT INTO pgbench_history (tid, bid, aid, delta, mtime) VALUES (1, 1, :id, 0, now());
 SELECT raftable(:key) AS got \gset
 END;
--- Fails with 22012 when the value is not the one that was set.
+-- Fail with 22012 when the value is not the one that was set.
+SELECT 1 / count(*) FROM pgbench_accounts WHERE aid = :id AND raftable(:key) = :mark;
 SELECT 1 / (trim(:got::text, '''') = trim(:mark, ''''))::int;
 SELECT raftable(:key, 'done');

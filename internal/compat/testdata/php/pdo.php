@@ -122,12 +122,37 @@ same(count($rows), 55);
 same($rows[UNICODE_KEY], UNICODE_VALUE);
 ok('list');
 
+foreach ([true, false] as $emulate) {
+    $db->setAttribute(PDO::ATTR_EMULATE_PREPARES, $emulate);
+    same(one("SELECT count(*) FROM (VALUES ('n01'), ('n02'), ('nope')) AS t(k) WHERE raftable(k) IS NOT NULL"), 2);
+    same(one("SELECT r.value FROM raftable() AS r JOIN (VALUES ('n03')) AS t(k) ON r.key = t.k"), 'value 03');
+    $some = $db->prepare('SELECT i + 1 AS n, raftable(?) AS v FROM generate_series(1, 2) AS i WHERE raftable(?) = ?');
+    foreach ([...array_map(fn($i) => ["n0$i", "value 0$i"], range(0, 9)), [UNICODE_KEY, UNICODE_VALUE]] as [$key, $value]) {
+        $some->execute([$key, 'simple', "it's \\o/"]);
+        same($some->fetchAll(PDO::FETCH_ASSOC), [['n' => 2, 'v' => $value], ['n' => 3, 'v' => $value]]);
+    }
+    $sets = $db->prepare("SELECT k, raftable(k, upper(?)) FROM (VALUES ('row 1'), ('row 2')) AS t(k) ORDER BY k");
+    $sets->execute(['set']);
+    same($sets->fetchAll(PDO::FETCH_NUM), [['row 1', ''], ['row 2', '']]);
+    same(one("SELECT raftable('row 1') || raftable('row 2')"), 'SETSET');
+}
+fails('0A000', fn() => one("SELECT 1 WHERE raftable('row 1', 'x') IS NULL"));
+ok('elsewhere');
+
 $db->beginTransaction();
 $cursor = $db->prepare('SELECT i FROM generate_series(1, 100) i', [PDO::ATTR_CURSOR => PDO::CURSOR_SCROLL]);
 $cursor->execute();
 same($cursor->fetch(PDO::FETCH_COLUMN, PDO::FETCH_ORI_LAST), 100);
 same(one('SELECT raftable(?)', 'kept'), 'rollback or not');
 same($cursor->fetch(PDO::FETCH_COLUMN, PDO::FETCH_ORI_FIRST), 1);
+$cursor = null;
+$cursor = $db->prepare("SELECT i, raftable('n' || lpad(i::text, 2, '0')) FROM generate_series(1, 40) i WHERE raftable(?) = 'value 01'",
+    [PDO::ATTR_CURSOR => PDO::CURSOR_SCROLL]);
+$cursor->execute(['n01']);
+same($cursor->fetch(PDO::FETCH_NUM, PDO::FETCH_ORI_LAST), [40, 'value 40']);
+same($cursor->fetch(PDO::FETCH_NUM, PDO::FETCH_ORI_PRIOR), [39, 'value 39']);
+same(one('SELECT raftable(?)', 'kept'), 'rollback or not');
+same($cursor->fetch(PDO::FETCH_NUM, PDO::FETCH_ORI_FIRST), [1, 'value 01']);
 $cursor = null;
 $db->commit();
 ok('cursor');
@@ -157,6 +182,12 @@ while ($r = pg_get_result($pg)) {
     $got[] = pg_fetch_row($r, 0);
 }
 same($got, [[''], ['2', null], ['']]);
+pg_send_query($pg, "SELECT 1; SELECT 2, raftable('batch'); SELECT raftable('batch', '4'); SELECT raftable('batch'); SELECT raftable('batch', '3')");
+$got = [];
+while ($r = pg_get_result($pg)) {
+    $got[] = pg_fetch_row($r, 0);
+}
+same($got, [['1'], ['2', '3'], [''], ['4'], ['']]);
 ok('batch');
 $pid = pg_get_pid($pg);
 pg_send_query($pg, 'SELECT pg_sleep(600)');

@@ -5,7 +5,8 @@ import psycopg2
 import psycopg2.errors
 import psycopg2.extras
 import psycopg2.extensions
-from common import LONGEST_KEY, NUMBERED, UNICODE_KEY, UNICODE_VALUE, ok, same, until
+from common import (COUNTED, HARVESTED, JOINED, LONGEST_KEY, NUMBERED, REFUSED, SEVERAL, UNICODE_KEY, UNICODE_VALUE, ok, same,
+                    until)
 
 conn = psycopg2.connect("")
 conn.autocommit = True
@@ -98,25 +99,45 @@ same(rows, sorted(rows, key=lambda r: r[0].encode()))
 same(dict(rows)[UNICODE_KEY], UNICODE_VALUE)
 ok("list")
 
+same(one(COUNTED), 2)
+same(one(JOINED), "value 03")
+for key, value in NUMBERED[:10] + [(UNICODE_KEY, UNICODE_VALUE)]:
+    cur.execute(SEVERAL.format("%s"), (key, "simple", "it's \\o/"))
+    same([c.name for c in cur.description], ["n", "v"])
+    same(cur.fetchall(), [(2, value), (3, value)])
+cur.execute(HARVESTED.format("%s"), ("set",))
+same(cur.fetchall(), [("row 1", ""), ("row 2", "")])
+same(one("SELECT 1; SELECT raftable('row 1') || raftable('row 2')"), "SETSET")
+fails("0A000", REFUSED)
+ok("elsewhere")
+
 conn.autocommit = False
-named = conn.cursor("a cursor")
-named.itersize = 7
-named.execute("SELECT i FROM generate_series(1, 100) i")
-total = 0
-for (i,) in named:
-    total += i
-    if i % 40 == 0:
-        same(one("SELECT raftable('simple')"), "it's \\o/")
-same(total, 5050)
+for query, args, want in (("SELECT i FROM generate_series(1, 100) i", None, 5050),
+                          ("SELECT i FROM generate_series(1, 100) i WHERE raftable(%s) = 'value 01'", ("n01",), 5050),
+                          ("SELECT length(key) FROM raftable() WHERE key LIKE %s", ("n%",), 150)):
+    named = conn.cursor("a cursor")
+    named.itersize = 7
+    named.execute(query, args)
+    total = 0
+    for (i,) in named:
+        total += i
+        if i % 40 == 0:
+            same(one("SELECT raftable('simple')"), "it's \\o/")
+    same(total, want)
+    named.close()
 conn.rollback()
 conn.autocommit = True
 ok("cursor")
 
-# Several statements in one text: calls only, and none.
+# Several statements in one text: calls only, none, and both.
 psycopg2.extras.execute_batch(cur, "SELECT raftable(%s, %s)", [("batch", str(i)) for i in range(20)], page_size=7)
 same(one("SELECT raftable('batch')"), "19")
 psycopg2.extras.execute_values(cur, "INSERT INTO compat_psycopg2 VALUES %s", [(i, "v") for i in range(10, 20)])
 same(cur.rowcount, 10)
+psycopg2.extras.execute_batch(cur, "UPDATE compat_psycopg2 SET note = raftable('batch') || %s WHERE id = %s; SELECT raftable('batch', %s)",
+                              [(str(i), 10 + i, str(20 + i)) for i in range(10)], page_size=3)
+same(one("SELECT string_agg(note, ' ' ORDER BY id) FROM compat_psycopg2 WHERE id >= 10"), "190 201 212 223 234 245 256 267 278 289")
+cur.execute("SELECT raftable('batch', '19')")
 ok("batch")
 
 cur.copy_expert("COPY compat_psycopg2 FROM STDIN", io.StringIO("".join("%d\traftable('k')\n" % i for i in range(100, 200))))

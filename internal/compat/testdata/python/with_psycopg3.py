@@ -1,7 +1,8 @@
 import threading
 
 import psycopg
-from common import LONGEST_KEY, NUMBERED, UNICODE_KEY, UNICODE_VALUE, ok, same, until
+from common import (COUNTED, HARVESTED, JOINED, LONGEST_KEY, NUMBERED, REFUSED, SEVERAL, UNICODE_KEY, UNICODE_VALUE, ok, same,
+                    until)
 from psycopg import sql  # noqa: F401  (an import that fails where the installation is half)
 
 conn = psycopg.connect("", autocommit=True)
@@ -117,16 +118,36 @@ streamed = list(conn.cursor().stream("SELECT * FROM raftable()"))  # single-row 
 same(streamed, rows)
 ok("list")
 
+same(one(COUNTED), 2)
+same(one(JOINED), "value 03")
+for binary in (False, True):
+    for key, value in NUMBERED[:10] + [(UNICODE_KEY, UNICODE_VALUE)]:
+        cur = conn.execute(SEVERAL.format("%s"), (key, "simple", "it's \\o/"), binary=binary)
+        same([c.name for c in cur.description], ["n", "v"])
+        same([c.type_code for c in cur.description], [23, 25])
+        same(cur.fetchall(), [(2, value), (3, value)])
+    same(conn.execute(HARVESTED.format("%s"), ("set",), binary=binary).fetchall(), [("row 1", ""), ("row 2", "")] if not binary
+         else [("row 1", b""), ("row 2", b"")])
+cur = conn.execute("SELECT 1; SELECT raftable('row 1') || raftable('row 2')")
+same(cur.nextset(), True)
+same(cur.fetchone()[0], "SETSET")
+fails("0A000", REFUSED)
+fails("42883", "SELECT raftable(%s), 1", 1)
+ok("elsewhere")
+
 with conn.transaction():
-    with conn.cursor("a cursor") as named:
-        named.itersize = 7
-        named.execute("SELECT i FROM generate_series(1, 100) i")
-        total = 0
-        for (i,) in named:
-            total += i
-            if i % 40 == 0:
-                same(one("SELECT raftable('simple')"), "it's \\o/")
-        same(total, 5050)
+    for query, args, want in (("SELECT i FROM generate_series(1, 100) i", None, 5050),
+                              ("SELECT i FROM generate_series(1, 100) i WHERE raftable(%s) = 'value 01'", ("n01",), 5050),
+                              ("SELECT length(key) FROM raftable() WHERE key LIKE %s", ("n%",), 150)):
+        with conn.cursor("a cursor") as named:
+            named.itersize = 7
+            named.execute(query, args)
+            total = 0
+            for (i,) in named:
+                total += i
+                if i % 40 == 0:
+                    same(one("SELECT raftable('simple')"), "it's \\o/")
+            same(total, want)
 ok("cursor")
 
 with conn.cursor() as cur:
@@ -138,7 +159,10 @@ with conn.pipeline() as pipeline:
     b = conn.execute("SELECT %s::int + 1", (1,))
     c = conn.execute("SELECT raftable(%s, %s)", ("batch", "pipeline"))
     d = conn.execute("SELECT raftable(%s), raftable(%s)", ("batch", "simple"))
+    e = conn.execute("SELECT 1, raftable(%s), upper(raftable(%s))", ("batch", "batch"))
+    f = conn.execute("SELECT raftable('row ' || i, 'SET') FROM generate_series(1, %s) i", (2,))
     same((a.fetchone()[0], b.fetchone()[0], c.fetchone()[0], d.fetchone()), ("19", 2, "", ("pipeline", "it's \\o/")))
+    same((e.fetchone(), f.fetchall()), ((1, "pipeline", "PIPELINE"), [("",), ("",)]))
 try:
     with conn.pipeline():
         conn.execute("SELECT raftable(%s)", (1,))

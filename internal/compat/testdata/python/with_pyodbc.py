@@ -2,7 +2,8 @@ import os
 import threading
 
 import pyodbc
-from common import LONGEST_KEY, NUMBERED, UNICODE_KEY, UNICODE_VALUE, ok, same, until
+from common import (COUNTED, HARVESTED, JOINED, LONGEST_KEY, NUMBERED, REFUSED, SEVERAL, UNICODE_KEY, UNICODE_VALUE, ok, same,
+                    until)
 
 text = "DRIVER={PostgreSQL Unicode};SERVER=%s;PORT=%s;DATABASE=%s;UID=%s;PWD={%s};UseServerSidePrepare=1" % tuple(
     os.environ[n] for n in ("PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD"))
@@ -81,10 +82,26 @@ same(rows, sorted(rows, key=lambda r: r[0].encode()))
 same(dict(rows)[UNICODE_KEY], UNICODE_VALUE)
 ok("list")
 
-# The driver can read by DECLARE and FETCH, in texts of several statements. For calls it must not.
-other = pyodbc.connect(text + ";UseDeclareFetch=1;Fetch=7", autocommit=True)
-same(sum(r[0] for r in other.execute("SELECT i FROM generate_series(1, 250) i")), 31375)
-other.close()
+same(one(COUNTED), 2)
+same(one(JOINED), "value 03")
+for key, value in NUMBERED[:10] + [(UNICODE_KEY, UNICODE_VALUE)]:
+    got = cur.execute(SEVERAL.format("?"), key, "simple", "it's \\o/").fetchall()
+    same([d[0] for d in cur.description], ["n", "v"])
+    same([tuple(r) for r in got], [(2, value), (3, value)])
+same([r[0] for r in cur.execute(HARVESTED.format("?"), "set").fetchall()], ["row 1", "row 2"])
+same(one("SELECT raftable('row 1') || raftable('row 2')"), "SETSET")
+fails("0A000", REFUSED)
+ok("elsewhere")
+
+# The driver can read by DECLARE and FETCH, in texts of several statements.
+for autocommit in (True, False):
+    other = pyodbc.connect(text + ";UseDeclareFetch=1;Fetch=7", autocommit=autocommit)
+    same(sum(r[0] for r in other.execute("SELECT i FROM generate_series(1, 250) i")), 31375)
+    same(sum(r[0] for r in other.execute("SELECT i FROM generate_series(1, 250) i WHERE raftable(?) = 'value 01'", "n01")), 31375)
+    same([tuple(r) for r in other.execute("SELECT key, value FROM raftable() WHERE key LIKE 'n%' ORDER BY key")], NUMBERED)
+    same(sorted(r[0] for r in other.execute("SELECT key FROM raftable()"))[:2], ["empty", "kept"])
+    same(other.execute("SELECT raftable(?)", "simple").fetchone()[0], "it's \\o/")
+    other.close()
 ok("cursor")
 
 cur.executemany("SELECT raftable(?, ?)", [("batch", str(i)) for i in range(20)])

@@ -121,10 +121,27 @@ same(streamed, rows)
 same(one('SELECT 1'), '1') # libpq 15 would carry the mode into a pipeline otherwise
 ok 'list'
 
+same(one("SELECT count(*) FROM (VALUES ('n01'), ('n02'), ('nope')) AS t(k) WHERE raftable(k) IS NOT NULL"), '2')
+same(one("SELECT r.value FROM raftable() AS r JOIN (VALUES ('n03')) AS t(k) ON r.key = t.k"), 'value 03')
+DB.prepare('some', 'SELECT i + 1 AS n, raftable($1) AS v FROM generate_series(1, 2) AS i WHERE raftable($2) = $3')
+d = DB.describe_prepared('some')
+same([d.nparams, d.paramtype(0), d.paramtype(2), d.fields, d.ftype(0), d.ftype(1)], [3, 1043, 25, %w[n v], 23, 25])
+[*Array.new(10) { |i| ["n0#{i}", "value 0#{i}"] }, [UNICODE_KEY, UNICODE_VALUE]].each do |key, value|
+  same(DB.exec_prepared('some', [key, 'simple', "it's \\o/"]).values, [['2', value], ['3', value]])
+  got = DB.exec_prepared('some', [key, 'simple', "it's \\o/"], 1).values
+  same(got.map { |n, v| [n.unpack1('N'), v.dup.force_encoding('UTF-8')] }, [[2, value], [3, value]])
+end
+sets = "SELECT k, raftable(k, upper($1)) FROM (VALUES ('row 1'), ('row 2')) AS t(k) ORDER BY k"
+[0, 1].each { |format| same(DB.exec_params(sets, ['set'], format).values, [['row 1', ''], ['row 2', '']]) }
+same(one("SELECT 1; SELECT raftable('row 1') || raftable('row 2')"), 'SETSET')
+fails('0A000') { one("SELECT 1 WHERE raftable('row 1', 'x') IS NULL") }
+ok 'elsewhere'
+
 DB.enter_pipeline_mode
 DB.send_query_params('SELECT raftable($1, $2)', ['batch', '1'])
 DB.send_query_params('SELECT $1::int + 1', ['1'])
 DB.send_query_params('SELECT raftable($1)', ['batch'])
+DB.send_query_params('SELECT upper(raftable($1)) || $2::text', %w[row\ 1 x])
 DB.pipeline_sync
 DB.send_query_params('SELECT 1/$1::int', ['0'])
 DB.send_query_params('SELECT raftable($1, $2)', ['batch', 'never'])
@@ -140,7 +157,7 @@ until got.count('sync') == 2
          end
 end
 DB.exit_pipeline_mode
-same(got, ['', '2', '1', 'sync', '22012', 'skipped', 'sync'])
+same(got, ['', '2', '1', 'SETx', 'sync', '22012', 'skipped', 'sync'])
 same(one('SELECT raftable($1)', 'batch'), '1')
 ok 'batch'
 

@@ -93,6 +93,19 @@ set rows [db allrows -as lists {SELECT key, value FROM raftable()}]
 same [llength $rows] 55
 same [dict get [concat {*}$rows] $unicode_key] $unicode_value
 ok list
+
+same [one {SELECT count(*) AS n FROM (VALUES ('n01'), ('n02'), ('nope')) AS t(k) WHERE raftable(k) IS NOT NULL}] 2
+same [one {SELECT r.value FROM raftable() AS r JOIN (VALUES ('n03')) AS t(k) ON r.key = t.k}] {value 03}
+set some [db prepare {SELECT i + 1 AS n, raftable(:k) AS v FROM generate_series(1, 2) AS i WHERE raftable(:c) = :is}]
+foreach {k v} [list n01 {value 01} n02 {value 02} n03 {value 03} $unicode_key $unicode_value] {
+    same [$some allrows -as lists [list k $k c simple is {it's \o/}]] [list [list 2 $v] [list 3 $v]]
+}
+$some close
+same [db allrows -as lists {SELECT k, raftable(k, upper(:v)) FROM (VALUES ('row 1'), ('row 2')) AS t(k) ORDER BY k} {v set}] \
+    {{{row 1} {}} {{row 2} {}}}
+same [one {SELECT raftable('row 1') || raftable('row 2') AS v}] SETSET
+fails 0A000 {SELECT 1 AS n WHERE raftable('row 1', 'x') IS NULL}
+ok elsewhere
 $set close
 $get close
 $plain close
