@@ -209,24 +209,9 @@ func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 		return true, b.fail(errCopyInBatch)
 	}
 	m := newRemote(b.prog.text, &part{rewrite: rw, params: t.params, arguments: t.arguments, fills: t.fills}, nil)
-	var values [][]byte
-	if len(rw.Values) > 0 && rw.Prepares == "" {
-		// What the values must show has been done, and if it has failed they are not needed.
-		if done, err := b.settle(); done || err != nil {
-			return done, err
-		}
-		if rw.Literals {
-			err = f.renewLiterals(m)
-		} else if err = f.ready(); err == nil {
-			values, err = f.evaluate(rw.Values, nil, nil)
-		}
-		if err != nil {
-			e, fatal := asPgError(err)
-			if fatal != nil {
-				return true, fatal
-			}
-			return true, b.fail(e)
-		}
+	values, done, err := b.valuesFor(m)
+	if done || err != nil {
+		return true, err
 	}
 	msg, e := m.parseMessage("", &f.settings)
 	if e != nil {
@@ -251,6 +236,37 @@ func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 		return b.harvested()
 	}
 	return false, nil
+}
+
+// valuesFor gives the values for a statement, and brings the settings up to date that its calls depend on. done says that the
+// query is over.
+func (b *batch) valuesFor(m *remote) (values [][]byte, done bool, err error) {
+	f := b.f
+	if m.prepares || len(m.rw.Values) == 0 && !m.harvests() {
+		return nil, false, nil
+	}
+	// What the values must show has been done, and if it has failed they are not needed.
+	if done, err := b.settle(); done || err != nil {
+		return nil, true, err
+	}
+	switch {
+	case len(m.rw.Values) == 0:
+		err = f.refreshSettings()
+	case m.rw.Literals:
+		err = f.renewLiterals(m)
+	default:
+		if err = f.ready(); err == nil {
+			values, err = f.evaluate(m.rw.Values, nil, nil)
+		}
+	}
+	if err != nil {
+		e, fatal := asPgError(err)
+		if fatal != nil {
+			return nil, true, fatal
+		}
+		return nil, true, b.fail(e)
+	}
+	return values, false, nil
 }
 
 var executeUnnamed = executeMessage("")
