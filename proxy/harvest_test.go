@@ -101,7 +101,7 @@ func FuzzArrayElements(f *testing.F) {
 		if !bytes.Equal(b, before) {
 			t.Fatal("the message was changed in its place")
 		}
-		if !ok {
+		if !ok || len(elements) == 0 {
 			return
 		}
 		values := make([]any, len(elements))
