@@ -88,6 +88,9 @@ func TestDescribe(t *testing.T) {
 	}
 }
 
+// recordsOf is a statement with records in the given columns.
+func recordsOf(columns ...int) *sqlrewrite.Rewrite { return &sqlrewrite.Rewrite{Records: columns} }
+
 // record makes a record of two texts in binary format.
 func record(oid uint32, key, value string) []byte {
 	b := binary.BigEndian.AppendUint32(nil, 2)
@@ -114,7 +117,7 @@ func TestPatchRecords(t *testing.T) {
 		{"fewer formats than columns", []int{2}, []int16{1, 1}, row(text, text, text), row(text, text, text)},
 		{"a column that is not there", []int{5, -5}, []int16{1}, row(text), row(text)},
 	} {
-		s := &shape{rw: &sqlrewrite.Rewrite{Records: c.records}}
+		s := &shape{rw: recordsOf(c.records...)}
 		got := bytes.Clone(c.in)
 		s.patchRecords(got, c.formats)
 		if !bytes.Equal(got, c.want) {
