@@ -170,7 +170,6 @@ func TestTakeHeld(t *testing.T) {
 		{"the next description", 'D' | replied, &reply{}, 'T', "stays"},
 		{"a row", 'E' | replied, &reply{}, 'D', "goes"},
 		{"a harvested row", 'E' | replied, &reply{shape: set}, 'D', "stays"},
-		{"a row with records that are changed", 'E' | replied, &reply{shape: &shape{rw: recordsOf(0)}, formats: []int16{1}}, 'D', "goes"},
 		{"the end of a statement", 'E' | replied, &reply{}, 'C', "goes"},
 		{"the end of the last statement of a query", 'E' | replied, &reply{holdComplete: true}, 'C', "stays"},
 		{"the end of a harvested statement", 'E' | replied, &reply{shape: set}, 'C', "stays"},
