@@ -236,7 +236,7 @@ func (b *backend) begin(hdr []byte) {
 	b.captured = r != nil && r.captures(typ)
 	b.hiding = b.captured || o.hides(typ)
 	b.noting = b.captured || size <= noteLimit &&
-		(typ == 'S' || typ == 'Z' || typ == 'K' || typ == 'C' && o.tellsEnd() || (typ == 'E' || typ == 'T' || typ == 'n') && b.hiding)
+		(typ == 'S' || typ == 'Z' || typ == 'K' || typ == 'C' && o.tellsEnd() || typ == 'E' && b.hiding)
 	if b.note = b.note[:0]; cap(b.note) > 2*bufferSize {
 		b.note = nil
 	}
@@ -269,8 +269,6 @@ func (b *backend) finish(emit func(msg []byte)) {
 	case b.typ == 'E' && !b.captured && bytes.Contains(b.note, []byte("\x00VFATAL\x00")):
 		// It was meant for a message of ours, but it ends the session and the client must know why.
 		b.lastWords = finishMessage(append([]byte{'E', 0, 0, 0, 0}, b.note...), 0)
-	case b.typ == 'T', b.typ == 'n':
-		b.s.owed.standIn = bytes.Contains(b.note, []byte(standInColumn+"\x00"))
 	case b.typ == 'C':
 		b.s.owed.completed(b.note)
 	case b.typ == 'K' && !b.keyKnown:

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"bytes"
+	"slices"
 	"strings"
 
 	"github.com/raftproxy/raftproxy/sqlrewrite"
@@ -32,9 +34,14 @@ func (f *frontend) runBatch(prog *program) error {
 		b.statement("BEGIN", quiet)
 	}
 	sent := b.block
+	if len(prog.parts) > 1 && b.has(sqlrewrite.ControlAlone) {
+		// The server takes the first statement for one that stands alone.
+		b.statement("SELECT", quiet)
+		sent = true
+	}
 	for i := range prog.parts {
-		if !sent && i > 0 && b.plainFrom(i) {
-			// Nothing holds the rest together with what was before.
+		if !sent && i > 0 && b.copiesFrom(i) {
+			// Data can be copied in behind a simple query only. Nothing holds the rest together with what was before.
 			rw := sqlrewrite.Whole(prog.parts[i].start, len(prog.text))
 			m := newRemote(prog.text, &part{rewrite: rw}, nil)
 			msg, r, err := b.queryMessage(m, m.sql())
@@ -97,14 +104,21 @@ func (b *batch) queryMessage(m *remote, sql string) ([]byte, *reply, error) {
 	return newMessage('Q', append(text, 0)), m.reply(nil), nil
 }
 
-// plainFrom says whether all statements from number i on are the server's.
-func (b *batch) plainFrom(i int) bool {
+// copiesFrom says whether all statements from number i on are the server's, and one of them copies data in.
+func (b *batch) copiesFrom(i int) bool {
+	copies := false
 	for _, t := range b.prog.parts[i:] {
 		if t.local != nil || t.rewrite != nil || t.refusal != nil {
 			return false
 		}
+		copies = copies || t.control == sqlrewrite.ControlCopyIn
 	}
-	return true
+	return copies
+}
+
+// has says whether one of the statements is of a kind.
+func (b *batch) has(c sqlrewrite.Control) bool {
+	return slices.ContainsFunc(b.prog.parts, func(t part) bool { return t.control == c })
 }
 
 // wantsBlock says whether a statement runs in a transaction block only, for which the implicit one of a query counts.
@@ -178,13 +192,32 @@ func (b *batch) settle() (done bool, err error) {
 	if state == settledSkipping {
 		return true, b.endFailed()
 	}
-	return false, nil
+	return false, b.askEncoding()
+}
+
+// askEncoding asks for client_encoding where the query may have changed it: the server tells of such changes at the end of a
+// query only.
+func (b *batch) askEncoding() error {
+	f := b.f
+	text := []byte(b.prog.text)
+	if f.transaction().status == 'E' || !f.openAtServer() || !containsWord(text, "client_encoding") && !containsWord(text, "names") {
+		return nil
+	}
+	rows, err := f.question("SELECT pg_catalog.current_setting('client_encoding')")
+	if err == nil && len(rows) == 1 {
+		f.settings.set([]byte("client_encoding"), rows[0])
+	}
+	return err
+}
+
+func containsWord(text []byte, word string) bool {
+	return bytes.Contains(bytes.ToLower(text), []byte(word))
 }
 
 // remotePart has the server run one statement.
 func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 	f := b.f
-	if t.rewrite == nil && f.mayExecute([]byte(b.prog.text[t.start:t.end])) {
+	if f.mayExecute([]byte(b.prog.text[t.start:t.end])) {
 		if done, err := b.settle(); done || err != nil {
 			return done, err
 		}

@@ -17,30 +17,42 @@ func (f *frontend) mayCall(text []byte) bool {
 	return !f.noSQL && (mentionsCall(text) || f.mayExecute(text))
 }
 
-// extended is the state of the extended protocol that is ours: prepared statements and portals of local statements.
-// A named statement of ours has a stand-in of the same name on the server, so that the server keeps the one name space:
-// it refuses a name that is taken, and loses the name with DEALLOCATE and DISCARD. Unnamed statements have none.
+// extended is the state of the extended protocol that is ours: prepared statements and portals of local statements, and what
+// is to be known of rewritten ones. Names are the server's: whatever has one, the server has as well, so that it keeps the
+// one name space, which is also that of PREPARE, EXECUTE, DEALLOCATE, DECLARE, FETCH and CLOSE. Only the unnamed statement
+// and the unnamed portal can be the proxy's alone.
 type extended struct {
 	stmts   map[string]*prepared
 	portals map[string]*portal
 	spare   *portal // the last unnamed one, for its memory
 	// answered: a message since the last Sync was answered here.
 	answered bool
-	// taken are the names of the server's portals that were bound in the transaction takenIn.
-	taken   map[string]bool
-	takenIn transaction
 	// A statement of ours took the place of the unnamed statement or portal, and the server may still have one.
 	staleStmt, stalePortal bool
 }
 
-// prepared is a prepared statement of ours, or one that the server has in another form.
+// prepared is a prepared statement with calls.
 type prepared struct {
-	st        *statement
-	types     []uint32 // of the parameters
-	drops     uint64   // owed.drops when the server was last known to have the name
-	remote    *remote  // if the server runs it; st is nil then
-	confirmed bool     // the server has said that it has it; of remote ones
+	st    *statement // if it is a local one
+	text  string     // and then its text
+	types []uint32   // of its parameters
+	// remote is what the server has. Of a local statement it is run under the names of portals and by EXECUTE; one without a
+	// name has none until it is needed.
+	remote    *remote
+	drops     uint64 // owed.drops when the server was last known to have the name
+	confirmed bool   // the server has said that it has it
 }
+
+// local says whether the proxy runs the statement for a portal of this name. What is a command no name can change.
+func (p *prepared) local(portal string) bool {
+	return p.st != nil && (portal == "" || p.st.command != nil)
+}
+
+// nameLimit is how many bytes of a name the server looks at.
+const nameLimit = 63
+
+// nameOf is a name as the server has it.
+func nameOf(raw []byte) string { return string(raw[:min(len(raw), nameLimit)]) }
 
 // portal is a bound statement of ours, or one of a rewritten statement, which the server has.
 type portal struct {
@@ -51,10 +63,10 @@ type portal struct {
 
 // live says whether messages of the extended protocol may be ours.
 func (x *extended) live() bool {
-	return x != nil && (x.answered || len(x.stmts) > 0 || len(x.portals) > 0 || len(x.taken) > 0 || x.staleStmt || x.stalePortal)
+	return x != nil && (x.answered || len(x.stmts) > 0 || len(x.portals) > 0 || x.staleStmt || x.stalePortal)
 }
 
-// named says whether there are statements or portals of ours with a name, or portals of the server's that we know of.
+// named says whether there are statements or portals of ours with a name.
 func (x *extended) named() bool {
 	if x == nil {
 		return false
@@ -66,7 +78,7 @@ func (x *extended) named() bool {
 	if x.portals[""] != nil {
 		unnamed++
 	}
-	return len(x.stmts)+len(x.portals)+len(x.taken) > unnamed
+	return len(x.stmts)+len(x.portals) > unnamed
 }
 
 func (x *extended) clear() {
@@ -76,7 +88,6 @@ func (x *extended) clear() {
 	for name := range x.portals {
 		x.dropPortal(name)
 	}
-	clear(x.taken)
 }
 
 func (x *extended) dropPortal(name string) {
@@ -103,7 +114,7 @@ func (f *frontend) begin() {
 // extended is the session's state of the extended protocol, made when it is first needed.
 func (f *frontend) extended() *extended {
 	if f.ext == nil {
-		f.ext = &extended{stmts: map[string]*prepared{}, portals: map[string]*portal{}, taken: map[string]bool{}}
+		f.ext = &extended{stmts: map[string]*prepared{}, portals: map[string]*portal{}}
 	}
 	return f.ext
 }
@@ -140,8 +151,7 @@ func (f *frontend) extendedMessage(typ byte, msg []byte) (ours bool, err error) 
 	}
 	ours = f.isOurs(typ, body)
 	portal, replaces := f.replaces(typ, body)
-	named := typ == 'B' && portal != "" || typ == 'C' && len(f.ext.taken) > 0
-	if !ours && !replaces && !named && !f.ext.staleStmt && !f.ext.stalePortal {
+	if !ours && !replaces && !f.ext.staleStmt && !f.ext.stalePortal {
 		return false, nil
 	}
 	state, err := f.settle()
@@ -153,11 +163,13 @@ func (f *frontend) extendedMessage(typ byte, msg []byte) (ours bool, err error) 
 	}
 	if !ours {
 		if replaces {
-			if ours, err = f.replacePortal(portal); ours || err != nil {
-				return ours, err
+			f.ext.dropPortal(portal)
+			if portal == "" {
+				if err := f.dropServerPortal(); err != nil {
+					return false, err
+				}
 			}
 		}
-		f.trackPortals(typ, body)
 		return false, f.takeUnnamed(typ, body)
 	}
 	f.begin()
@@ -179,17 +191,17 @@ func (f *frontend) isOurs(typ byte, body []byte) bool {
 	case 'B':
 		if _, rest, ok := bytes.Cut(body, []byte{0}); ok {
 			name, _, ok := bytes.Cut(rest, []byte{0})
-			return ok && f.ext.stmts[string(name)] != nil
+			return ok && f.ext.stmts[nameOf(name)] != nil
 		}
 	case 'D', 'C':
 		kind, name, ok := target(body)
 		if kind == 'S' {
-			return ok && f.ext.stmts[string(name)] != nil
+			return ok && f.ext.stmts[nameOf(name)] != nil
 		}
-		return ok && f.ext.portals[string(name)] != nil
+		return ok && f.ext.portals[nameOf(name)] != nil
 	case 'E':
 		name, rest, ok := bytes.Cut(body, []byte{0})
-		return ok && len(rest) == 4 && f.ext.portals[string(name)] != nil
+		return ok && len(rest) == 4 && f.ext.portals[nameOf(name)] != nil
 	}
 	return false
 }
@@ -226,15 +238,23 @@ func (f *frontend) sync() (ours bool, err error) {
 	return true, f.flushOut()
 }
 
-// bind makes a portal of a statement of ours.
+// bind makes a portal of a local statement: the unnamed one, since the server has all others.
 func (f *frontend) bind(body []byte) (bool, error) {
 	m := &f.bound
 	if !m.decode(body) {
 		return true, f.fail(errMalformed())
 	}
-	p := f.ext.stmts[string(m.statement)]
-	if who, err := f.known(string(m.statement), p); who != ownerUs {
-		return who == ownerNobody, err
+	name := nameOf(m.statement)
+	p := f.ext.stmts[name]
+	if who, err := f.known(name, p); who != ownerUs || err != nil {
+		return false, err
+	}
+	portal := nameOf(m.portal)
+	if !p.local(portal) {
+		if err := f.giveToServer(name, p); err != nil {
+			return true, err
+		}
+		return f.bindRemote(body, p.remote)
 	}
 	tx := f.transaction()
 	if tx.status == 'E' {
@@ -243,21 +263,14 @@ func (f *frontend) bind(body []byte) (bool, error) {
 	if e := f.convertParameters(p, m); e != nil {
 		return true, f.fail(e)
 	}
-	name := string(m.portal)
-	if old := f.ext.portals[name]; name != "" && (old != nil && f.alive(old) || f.ext.taken[name]) {
-		return true, f.fail(errPortalExists(name))
-	}
 	if n := len(m.resultFormats); n > 1 && n != len(p.st.Columns) {
 		return true, f.fail(&pgError{code: codeProtocolViolation, message: "bind message has " + itoa(n) +
 			" result formats but query has " + itoa(len(p.st.Columns)) + " columns"})
 	}
-	if e := f.ext.makePortal(name, p, m, tx); e != nil {
+	if e := f.ext.makePortal(portal, p, m, tx); e != nil {
 		return true, f.fail(e)
 	}
-	if name != "" {
-		f.watchTags()
-	}
-	if name == "" {
+	if portal == "" {
 		f.ext.stalePortal = f.serverUnnamed
 	}
 	f.buffer()
@@ -268,7 +281,7 @@ func (f *frontend) bind(body []byte) (bool, error) {
 // describe answers Describe for a statement or a portal of ours.
 func (f *frontend) describe(body []byte) (bool, error) {
 	kind, raw, _ := target(body)
-	name := string(raw)
+	name := nameOf(raw)
 	f.buffer()
 	if kind == 'P' {
 		p, e := f.portal(name)
@@ -279,8 +292,8 @@ func (f *frontend) describe(body []byte) (bool, error) {
 		return true, nil
 	}
 	p := f.ext.stmts[name]
-	if who, err := f.known(name, p); who != ownerUs {
-		return who == ownerNobody, err
+	if who, err := f.known(name, p); who != ownerUs || err != nil {
+		return false, err
 	}
 	if f.transaction().status == 'E' {
 		return true, f.fail(errFailedTransaction)
@@ -304,7 +317,7 @@ func (f *frontend) execute(body []byte) error {
 	if limit < 0 {
 		limit = 0
 	}
-	p, e := f.portal(string(raw))
+	p, e := f.portal(nameOf(raw))
 	if e != nil {
 		return f.fail(e)
 	}
@@ -333,7 +346,7 @@ func (f *frontend) execute(body []byte) error {
 // closeMessage closes a statement or portal of ours. The server closes the stand-in of a named statement, and answers.
 func (f *frontend) closeMessage(body []byte) (ours bool, err error) {
 	kind, raw, _ := target(body)
-	name := string(raw)
+	name := nameOf(raw)
 	if kind == 'P' {
 		o := f.ext.portals[name]
 		f.ext.dropPortal(name)

@@ -111,11 +111,7 @@ func (f *frontend) walk(chunk []byte) error {
 			f.discard = size
 			continue
 		}
-		if typ == 'B' && size > headerSize && len(rest) == headerSize {
-			f.held = append(f.held, rest...)
-			return f.forward(chunk[from:pos])
-		}
-		if !f.reads(typ, size, rest) && !(typ == 'B' && f.namesPortal(rest, size)) {
+		if !f.reads(typ, size, rest) {
 			f.note(typ)
 			f.passing = size
 			continue
@@ -164,12 +160,8 @@ func (f *frontend) resume(chunk []byte) ([]byte, error) {
 	if f.discards(typ) {
 		size = 0 // thrown away by walk as it comes
 	}
-	// Of a Bind the first byte of the portal's name is needed.
-	if typ == 'B' && size > headerSize && len(f.held) == headerSize && !take(headerSize+1) {
-		return nil, nil
-	}
 	// A message that is not read, or makes no sense, needs no more than that: walk deals with the rest.
-	if size >= headerSize && (f.reads(typ, size, f.held) || typ == 'B' && f.namesPortal(f.held, size)) && !take(size) {
+	if size >= headerSize && f.reads(typ, size, f.held) && !take(size) {
 		return nil, nil
 	}
 	whole := f.held
@@ -235,11 +227,6 @@ func (f *frontend) lookReady() {
 
 // discards says whether a message is thrown away, because one of our own statements failed before it.
 func (f *frontend) discards(typ byte) bool { return f.skipping && typ != 'S' && typ != 'X' }
-
-// namesPortal says whether a Bind gives its portal a name, which must then be remembered. Few do.
-func (f *frontend) namesPortal(msg []byte, size int) bool {
-	return size > headerSize && msg[headerSize] != 0 && size <= f.s.srv.cfg.InspectLimit
-}
 
 // inspect looks at one whole message. ours says that it is dealt with and must not be forwarded. msg is valid during the
 // call only.

@@ -141,6 +141,12 @@ func (f *frontend) shown(name string) []byte {
 	return []byte(strconv.Itoa(int(c.timeout/time.Millisecond)) + "ms")
 }
 
+// showQuery is a SELECT that says what SHOW of a setting would.
+func (s *Server) showQuery(name string) string {
+	f := frontend{calls: s.initial()}
+	return "SELECT coalesce(nullif(pg_catalog.current_setting('" + name + "', true), ''), '" + string(f.shown(name)) + `') AS "` + name + `"`
+}
+
 func (f *frontend) settingChanges() uint64 {
 	o := &f.s.owed
 	o.mu.Lock()

@@ -55,9 +55,10 @@ const loopBatch = 128
 // scheduler's watchdog would take the processor away, and look for more such cases every 20 µs for a while, which costs more.
 const yieldEvery = 8 * time.Millisecond
 
-// After a wait longer than longWait the loop rests so many times. Long waits seldom come alone.
+// After a wait longer than longWait the loop rests so many times, since long waits seldom come alone. So it does after
+// another goroutine was given something to do, which also seldom comes alone.
 const (
-	longWait   = time.Millisecond
+	longWait   = 5 * time.Millisecond
 	restsAfter = 16
 )
 
@@ -191,6 +192,9 @@ func (l *loop) wait() {
 	if l.woke || l.ready.Sub(l.yielded) > yieldEvery {
 		// What was woken may wait for this very processor, which would be kept during the system call.
 		runtime.Gosched()
+		if l.woke {
+			l.rests = restsAfter
+		}
 		l.woke, l.yielded = false, l.ready
 	}
 	l.at, l.n = 0, 0

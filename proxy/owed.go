@@ -58,7 +58,6 @@ type owed struct {
 	failures   uint64
 	drops      uint64 // commands that may have dropped names of prepared statements
 	watchTags  bool   // the session has named statements or portals of ours
-	standIn    bool   // the last hidden description was that of a stand-in
 	// settingChanges counts the commands that may have changed a setting.
 	settingChanges uint64
 	// harvestError is the error of a call in a row of the statement that runs now.

@@ -93,39 +93,14 @@ var (
 	closeUnnamedPortal    = []byte{'C', 0, 0, 0, 6, 'P', 0}
 )
 
-// replaces says whether a Bind for the server takes the name of a portal of ours, or of an unnamed one that we replaced.
+// replaces says whether a Bind for the server takes the name of a portal that we know of, or of an unnamed one that we replaced.
 func (f *frontend) replaces(typ byte, body []byte) (portal string, ok bool) {
 	if typ != 'B' {
 		return "", false
 	}
-	name, _, _ := bytes.Cut(body, []byte{0})
-	return string(name), f.ext.portals[string(name)] != nil || len(name) == 0 && f.ext.stalePortal
-}
-
-// trackPortals keeps the names of the server's portals, which must not be given to portals of ours.
-func (f *frontend) trackPortals(typ byte, body []byte) {
-	switch {
-	case typ == 'B' && len(body) > 0 && body[0] != 0:
-		name, _, _ := bytes.Cut(body, []byte{0})
-		f.ext.taken[string(name)] = true
-		f.watchTags()
-	case typ == 'C':
-		if kind, name, ok := target(body); ok && kind == 'P' {
-			delete(f.ext.taken, string(name))
-		}
-	}
-}
-
-// replacePortal makes room for a portal of the server's.
-func (f *frontend) replacePortal(name string) (ours bool, err error) {
-	if p := f.ext.portals[name]; p != nil && name != "" && f.alive(p) {
-		return true, f.fail(errPortalExists(name))
-	}
-	f.ext.dropPortal(name)
-	if name == "" {
-		return false, f.dropServerPortal()
-	}
-	return false, nil
+	raw, _, _ := bytes.Cut(body, []byte{0})
+	name := nameOf(raw)
+	return name, f.ext.portals[name] != nil || len(raw) == 0 && f.ext.stalePortal
 }
 
 // alive says whether the transaction that a portal lives in is still open.
@@ -143,17 +118,9 @@ func (x *extended) forget(now transaction) {
 	if x == nil {
 		return
 	}
-	if !x.takenIn.same(now) {
-		clear(x.taken)
-	}
-	x.takenIn = now
 	for name, p := range x.portals {
 		if p.tx.ends != now.ends {
 			x.dropPortal(name)
 		}
 	}
-}
-
-func errPortalExists(name string) *pgError {
-	return &pgError{code: codeDuplicateCursor, message: `cursor "` + name + `" already exists`}
 }

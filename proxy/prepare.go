@@ -40,15 +40,15 @@ func (f *frontend) parse(msg []byte) (ours bool, err error) {
 			delete(f.ext.stmts, "")
 			f.ext.staleStmt = false
 		}
-		if ok && f.ext.stmts[string(name)] != nil {
-			return true, f.replaceNamed(string(name), msg)
+		if ok && f.ext.stmts[nameOf(name)] != nil {
+			return true, f.replaceNamed(nameOf(name), msg)
 		}
 	}
 	return false, nil
 }
 
-// replaceNamed forwards a Parse under the name of a statement of ours. It succeeds where DEALLOCATE or DISCARD took our
-// stand-in away, and then the name is the server's.
+// replaceNamed forwards a Parse under the name of a statement of ours. It succeeds where DEALLOCATE or DISCARD took that
+// away, and then the name is another's.
 func (f *frontend) replaceNamed(name string, msg []byte) error {
 	f.forwarded = true
 	if err := f.send(msg, 'P'); err != nil {
@@ -112,9 +112,9 @@ func (f *frontend) prepare(name string, prog *program, msg []byte) error {
 			return f.fail(&pgError{code: codeIndeterminateType, message: "could not determine data type of parameter $" + itoa(i+1)})
 		}
 	}
-	p := &prepared{st: st, types: types, drops: f.drops()}
+	p := &prepared{st: st, text: prog.text, types: types, drops: f.drops()}
 	if name != "" {
-		return f.prepareNamed(name, p)
+		return f.prepareNamed(name, prog, p)
 	}
 	f.ext.stmts[""] = p
 	f.buffer()
@@ -122,31 +122,63 @@ func (f *frontend) prepare(name string, prog *program, msg []byte) error {
 	return nil
 }
 
-// standIn is what the server keeps under the name of a statement of ours. EXECUTE in SQL reaches it, and fails with a
-// message that says why.
-const standIn = "SELECT ('this statement calls raftable(): the proxy runs it through Bind and Execute, EXECUTE cannot' || '')::int AS \"" +
-	standInColumn + "\""
-
-// standInColumn is how a stand-in is told from other statements.
-const standInColumn = "raftable, see proxy"
-
-// prepareNamed has the server keep the name. Its ParseComplete, or its error, is the client's answer.
-func (f *frontend) prepareNamed(name string, p *prepared) error {
-	m := pgproto3.Parse{Name: name, Query: standIn, ParameterOIDs: p.types}
-	b, err := m.Encode(nil)
-	if err != nil {
-		return f.fail(errMalformed())
-	}
-	f.forwarded = true
-	if err := f.send(b, 'P'); err != nil {
+// prepareNamed has the server prepare what it is to run in place of a local statement. Its ParseComplete, or its error, is
+// the client's answer.
+func (f *frontend) prepareNamed(name string, prog *program, p *prepared) error {
+	p.remote = f.onServer(prog.text, p)
+	if err := f.sendParse(name, p, 0); err != nil {
 		return err
 	}
 	state, err := f.settle()
 	if err == nil && state == settledIdle {
-		f.ext.stmts[name] = p
+		f.ext.stmts[nameOf([]byte(name))] = p
 		f.watchTags()
 	}
 	return err
+}
+
+// onServer makes what the server is to run in place of a local statement.
+func (f *frontend) onServer(text string, p *prepared) *remote {
+	t := part{rewrite: sqlrewrite.Whole(0, len(text)), params: len(p.types)}
+	if c := p.st.command; c != nil && c.Op == sqlrewrite.CommandShow {
+		// SHOW would be an error where the setting has not been set.
+		t.rewrite = &sqlrewrite.Rewrite{Pieces: []sqlrewrite.Piece{{
+			Kind: sqlrewrite.PieceText, Text: f.s.srv.showQuery(c.Setting), Call: -1,
+		}}}
+		return newRemote(text, &t, p.types)
+	}
+	o := f.readOptions()
+	o.OnServer = true
+	if plan := sqlrewrite.Parse(text, o); len(plan.Statements) == 1 && plan.Statements[0].Rewrite != nil {
+		t.rewrite, t.fills = plan.Statements[0].Rewrite, plan.Statements[0].Fills
+	}
+	return newRemote(text, &t, p.types)
+}
+
+// giveToServer has the server prepare an unnamed local statement, so that a portal with a name can be made of it.
+func (f *frontend) giveToServer(name string, p *prepared) error {
+	if p.remote != nil {
+		return nil
+	}
+	p.remote = f.onServer(p.text, p)
+	f.ext.staleStmt = false
+	return f.sendParse(name, p, quietAnswer)
+}
+
+// sendParse queues the Parse of what the server has of a statement, and if rows of it are harvested, a question for its
+// columns: they must be known before there are rows. hidden says which answers to the Parse the client must not see.
+func (f *frontend) sendParse(name string, p *prepared, hidden entry) error {
+	msg, e := p.remote.parseMessage(name, &f.settings)
+	if e != nil {
+		return f.fail(e)
+	}
+	reply := p.remote.reply(nil)
+	reply.prepared = p
+	f.queue(msg, 'P'|hidden|replied, reply)
+	if p.remote.harvests() {
+		f.queue(describeMessage('S', name), 'D'|quietAnswer|replied, p.remote.reply(nil))
+	}
+	return nil
 }
 
 // watchTags has the server's side look at the tags of commands, since the session has names that they may take away.
@@ -170,61 +202,21 @@ type owner uint8
 
 const (
 	ownerUs     owner = iota
-	ownerServer       // the name was dropped and given to a statement of the server's
-	ownerNobody       // the server refuses the name, and the client has its error
+	ownerServer       // the name was dropped, and perhaps given to another statement
 )
 
-// known asks the server whose the name of a statement of ours is, where that is in doubt.
+// known asks the server whose the name of a statement of ours is, where that is in doubt: it lists the texts that it has.
 func (f *frontend) known(name string, p *prepared) (owner, error) {
 	if name == "" || p.drops == f.drops() {
 		return ownerUs, nil
 	}
-	if p.remote != nil {
-		return f.knownRemote(name, p)
-	}
-	b := append([]byte{'D', 0, 0, 0, 0, 'S'}, name...)
-	b = finishMessage(append(b, 0), 0)
-	f.forwarded = true
-	failed := f.transaction().status == 'E'
-	if err := f.send(b, 'D'|quietAnswer); err != nil {
-		return ownerNobody, err
-	}
-	state, err := f.settle()
-	if err != nil {
-		return ownerNobody, err
-	}
-	if state != settledIdle {
-		// In a failed transaction the server refuses to describe what it has, too: the doubt stays.
-		if !failed {
-			delete(f.ext.stmts, name)
-		}
-		return ownerNobody, nil
-	}
-	if !f.sawStandIn() {
-		delete(f.ext.stmts, name)
-		return ownerServer, nil
-	}
-	p.drops = f.drops()
-	return ownerUs, nil
-}
-
-// sawStandIn says whether the last hidden description was a stand-in's.
-func (f *frontend) sawStandIn() bool {
-	o := &f.s.owed
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.standIn
-}
-
-// knownRemote is known for a rewritten statement: the server lists the texts that it has.
-func (f *frontend) knownRemote(name string, p *prepared) (owner, error) {
 	if f.transaction().status == 'E' {
 		return ownerUs, nil // nothing can be asked now, and nothing can run
 	}
 	drops := f.drops()
 	texts, err := f.question("SELECT statement FROM pg_catalog.pg_prepared_statements WHERE name = " + sqlrewrite.Quote(&name))
 	if err != nil {
-		return ownerNobody, err
+		return ownerUs, err
 	}
 	if len(texts) == 1 {
 		if text, e := f.settings.toUTF8(texts[0]); e == nil && string(text) == p.remote.sql() {

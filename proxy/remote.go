@@ -51,7 +51,7 @@ func (f *frontend) rememberPrepared(r *remote) {
 	made := *r
 	made.prepares, made.types = false, nil
 	made.params = r.first - 1
-	f.extended().stmts[r.rw.Prepares] = &prepared{remote: &made, drops: f.drops(), confirmed: true}
+	f.extended().stmts[r.rw.Prepares] = &prepared{remote: &made, drops: f.drops()}
 	f.watchTags()
 }
 
@@ -105,16 +105,8 @@ func (f *frontend) prepareRemote(name string, text string, t *part, declared []u
 			return f.failWith(err)
 		}
 	}
-	msg, e := r.parseMessage(name, &f.settings)
-	if e != nil {
-		return f.fail(e)
-	}
-	reply := r.reply(nil)
-	reply.prepared = p
-	f.queue(msg, 'P'|replied, reply)
-	if r.harvests() {
-		// Which columns are to be harvested must be known before there are rows.
-		f.queue(describeMessage('S', name), 'D'|quietAnswer|replied, r.reply(nil))
+	if err := f.sendParse(name, p, 0); err != nil {
+		return err
 	}
 	if name == "" {
 		f.ext.staleStmt = false
@@ -123,7 +115,7 @@ func (f *frontend) prepareRemote(name string, text string, t *part, declared []u
 	}
 	state, err := f.settle()
 	if err == nil && state == settledIdle && p.confirmed {
-		f.ext.stmts[name] = p
+		f.ext.stmts[nameOf([]byte(name))] = p
 		f.watchTags()
 	}
 	return err
@@ -175,21 +167,21 @@ func (f *frontend) remoteTarget(typ byte, body []byte) (name string, p *prepared
 	case 'B':
 		if _, rest, ok := bytes.Cut(body, []byte{0}); ok {
 			if raw, _, ok := bytes.Cut(rest, []byte{0}); ok {
-				name, p = string(raw), f.ext.stmts[string(raw)]
+				name, p = nameOf(raw), f.ext.stmts[nameOf(raw)]
 			}
 		}
 	case 'D':
 		if kind, raw, ok := target(body); ok && kind == 'S' {
-			name, p = string(raw), f.ext.stmts[string(raw)]
+			name, p = nameOf(raw), f.ext.stmts[nameOf(raw)]
 		} else if ok {
-			name, o = string(raw), f.ext.portals[string(raw)]
+			name, o = nameOf(raw), f.ext.portals[nameOf(raw)]
 		}
 	case 'E':
 		if raw, rest, ok := bytes.Cut(body, []byte{0}); ok && len(rest) == 4 {
-			name, o = string(raw), f.ext.portals[string(raw)]
+			name, o = nameOf(raw), f.ext.portals[nameOf(raw)]
 		}
 	}
-	if p != nil && p.remote == nil {
+	if p != nil && p.st != nil {
 		p = nil
 	}
 	if o != nil && o.remote == nil {
@@ -216,8 +208,8 @@ func (f *frontend) remoteMessage(typ byte, msg []byte, name string, p *prepared,
 		return false, nil // the server has lost it, too
 	}
 	if p != nil {
-		if who, err := f.known(name, p); who != ownerUs {
-			return who == ownerNobody, err
+		if who, err := f.known(name, p); who != ownerUs || err != nil {
+			return false, err
 		}
 	}
 	switch typ {
@@ -308,12 +300,7 @@ func (f *frontend) bindRemote(body []byte, r *remote) (bool, error) {
 	if e := m.fits(r.params); e != nil {
 		return true, f.failSettled(e)
 	}
-	name := string(m.portal)
-	if old := f.ext.portals[name]; old != nil {
-		if ours, err := f.replacePortal(name); ours || err != nil {
-			return ours, err
-		}
-	}
+	name := nameOf(m.portal)
 	values, err := f.valuesFor(r, m, string(m.statement))
 	if err != nil {
 		e, fatal := asPgError(err)
@@ -322,12 +309,12 @@ func (f *frontend) bindRemote(body []byte, r *remote) (bool, error) {
 		}
 		return true, f.failSettled(e)
 	}
-	f.queue(appendBind(nil, name, string(m.statement), m, values), 'B'|replied, r.reply(nil))
+	f.queue(appendBind(nil, string(m.portal), string(m.statement), m, values), 'B'|replied, r.reply(nil))
+	f.ext.dropPortal(name)
 	f.ext.portals[name] = &portal{remote: r, tx: f.transaction(), cursor: cursor{formats: m.resultFormats}}
 	if name == "" {
 		f.ext.stalePortal = false
 	} else {
-		delete(f.ext.taken, name)
 		f.watchTags()
 	}
 	return true, nil

@@ -7,10 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rest is where a loop waits while little happens. A goroutine in a blocking system call keeps its processor for up to 10 ms
-// before the scheduler's watchdog takes it away, and the watchdog is busy with that. It is cheaper only as long as waits
-// are short. So a loop that has waited long waits in the runtime's own poller: epoll sets can be watched like sockets.
-// There is a set in between, since the runtime must not hear of what happens while the loop waits by itself.
+// rest is where a loop waits while little happens, or while others need the processor. A goroutine in a blocking system
+// call keeps its processor for up to 10 ms before the scheduler's watchdog takes it away, and the watchdog is busy with
+// that. It is cheaper only as long as waits are short and nobody else has work. Otherwise the loop waits in the runtime's own
+// poller: epoll sets can be watched like sockets. There is a set in between, since the runtime must not hear of what
+// happens while the loop waits by itself.
 type rest struct {
 	file *os.File // the set in between, which has the loop's set during a wait
 	raw  syscall.RawConn

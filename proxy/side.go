@@ -156,6 +156,7 @@ func (sd *side) feed(b []byte) (err error) {
 func (sd *side) leave() {
 	if l := sd.lent; l != nil {
 		sd.lent = nil
+		l.rests = restsAfter // this goroutine, and those that it waits for, need the processor
 		go l.run()
 	}
 }

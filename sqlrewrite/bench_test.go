@@ -1,6 +1,7 @@
 package sqlrewrite
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,10 @@ func BenchmarkParse(b *testing.B) {
 		{"set", "SELECT raftable($1, $2)", ClassLocal},
 		{"list", "SELECT * FROM raftable()", ClassLocal},
 		{"300-characters", long, ClassRewritten},
+		{"condition", "SELECT * FROM t WHERE flag = raftable('f') AND id = $1", ClassRewritten},
+		{"harvested", "SELECT raftable(name, val) FROM cfg", ClassHarvested},
+		{"command", "SET raftable.timeout = '2s'", ClassCommand},
+		{"only-the-word", "SELECT id, raftable FROM t WHERE raftable = $1 AND name = 'raftable'", ClassNone},
 		{"mention-in-string", strings.Replace(long, "raftable(", "lookup('raftable(' || ", 1), ClassNone},
 		{"mention-in-1M", "SELECT '" + strings.Repeat("raftable(1) ", 1<<20/12) + "'", ClassNone},
 		{"mention-in-1M-of-sql", "SELECT raftable FROM t" + strings.Repeat(", (SELECT a FROM t WHERE b = 'c')", 1<<20/32), ClassNone},
@@ -39,9 +44,45 @@ func BenchmarkParse(b *testing.B) {
 	}
 }
 
+// BenchmarkText measures what a statement that has been read before costs at each execution.
+func BenchmarkText(b *testing.B) {
+	text := "SELECT * FROM t WHERE flag = raftable('f') AND id = $1 AND name = raftable($1)"
+	r := Parse(text, standard).Statements[0].Rewrite
+	b.ReportAllocs()
+	for b.Loop() {
+		if s := r.Text(text, 2); len(s) < len(text) {
+			b.Fatal(s)
+		}
+	}
+}
+
+// BenchmarkOrigin measures the way back of the position of an error.
+func BenchmarkOrigin(b *testing.B) {
+	text := "SELECT * FROM t WHERE flag = raftable('f') AND id = $1 AND name = raftable($1)"
+	r := Parse(text, standard).Statements[0].Rewrite
+	b.ReportAllocs()
+	for b.Loop() {
+		if origin, _ := r.Origin(text, 2, 100); origin == 0 {
+			b.Fatal(origin)
+		}
+	}
+}
+
+// BenchmarkExecutions measures the look for EXECUTE in texts that have none.
+func BenchmarkExecutions(b *testing.B) {
+	text := strings.Repeat("SELECT e, x FROM t WHERE extra = 'e' ", 1000)
+	b.SetBytes(int64(len(text)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if e := Executions(text, standard); e != nil {
+			b.Fatal(e)
+		}
+	}
+}
+
 // TestHostileTexts reads texts that would take a lexer or a parser minutes if their time were quadratic.
 func TestHostileTexts(t *testing.T) {
-	size := 1 << 20
+	size := 1 << 19
 	if raceEnabled {
 		size >>= 4 // there it is enough that nothing breaks
 	}
@@ -67,11 +108,30 @@ func TestHostileTexts(t *testing.T) {
 		"arguments":             "SELECT raftable(1" + fill(",key=>1") + ")",
 		"backslashes":           "SELECT raftable(E'" + fill(`\\`) + "')",
 		"unicode escapes":       "SELECT raftable(U&'" + fill(`\0061`) + "')",
+		"calls, rewritten":      "SELECT 1" + fill(",1+raftable('a')"),
+		"keys, rewritten":       "SELECT 1" + manyKeys(size/24),
+		"columns, rewritten":    "SELECT 1" + fill(",raftable(k)::text") + " FROM t",
+		"sets, harvested":       "SELECT 1" + fill(",raftable(k,v)") + " FROM t",
+		"gets beside sets":      "SELECT raftable('a','b')" + fill(",upper(raftable('c'))"),
+		"sorted sets":           "SELECT raftable('a',v)" + strings.Repeat(",raftable('c',v)", size/48) + " FROM t ORDER BY k" + fill(",k")[:size/4],
+		"sets beside gets":      "SELECT raftable(k,v)" + fill(",raftable('c',v),upper(raftable('x'))"),
+		"nested calls":          "SELECT " + strings.Repeat("raftable('a'||", 400) + "'a'" + strings.Repeat(")", 400) + fill(",raftable(raftable(k))"),
+		"functions in FROM":     "SELECT 1 FROM raftable()" + fill(",raftable()"),
+		"executions":            "SELECT 1" + fill(";EXECUTE p(1)"),
+		"settings":              "SELECT 1" + fill(";SET raftable.timeout=1"),
+		"words":                 "SELECT extension" + fill(",raftable"),
 		"one long name":         "SELECT raftable('a') AS " + fill("a"),
 	} {
 		for _, conforming := range []bool{true, false} {
 			start := time.Now()
-			Parse(text, Options{StandardConformingStrings: conforming})
+			o := Options{StandardConformingStrings: conforming}
+			for _, s := range Parse(text, o).Statements {
+				if s.Rewrite != nil {
+					s.Rewrite.Text(text, 1)
+					s.Rewrite.Origin(text, 1, len(text))
+				}
+			}
+			Executions(text, o)
 			if d := time.Since(start); d > 20*time.Second {
 				t.Errorf("%s: %v", name, d)
 			} else {
@@ -79,4 +139,13 @@ func TestHostileTexts(t *testing.T) {
 			}
 		}
 	}
+}
+
+// manyKeys are gets of n keys, all different.
+func manyKeys(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, ",1+raftable('%d')", i)
+	}
+	return b.String()
 }

@@ -220,6 +220,21 @@ func controlOf(n *pg_query.Node) Control {
 		case pg_query.TransactionStmtKind_TRANS_STMT_COMMIT, pg_query.TransactionStmtKind_TRANS_STMT_ROLLBACK,
 			pg_query.TransactionStmtKind_TRANS_STMT_PREPARE:
 			return ControlEnd
+		case pg_query.TransactionStmtKind_TRANS_STMT_COMMIT_PREPARED, pg_query.TransactionStmtKind_TRANS_STMT_ROLLBACK_PREPARED:
+			return ControlAlone
+		}
+	case *pg_query.Node_VacuumStmt, *pg_query.Node_CreatedbStmt, *pg_query.Node_DropdbStmt, *pg_query.Node_AlterDatabaseStmt,
+		*pg_query.Node_CreateTableSpaceStmt, *pg_query.Node_DropTableSpaceStmt, *pg_query.Node_ReindexStmt, *pg_query.Node_ClusterStmt,
+		*pg_query.Node_AlterSystemStmt, *pg_query.Node_CreateSubscriptionStmt, *pg_query.Node_AlterSubscriptionStmt,
+		*pg_query.Node_DropSubscriptionStmt:
+		return ControlAlone
+	case *pg_query.Node_IndexStmt:
+		if s.IndexStmt.Concurrent {
+			return ControlAlone
+		}
+	case *pg_query.Node_DropStmt:
+		if s.DropStmt.Concurrent {
+			return ControlAlone
 		}
 	case *pg_query.Node_DeclareCursorStmt:
 		if s.DeclareCursorStmt.Options&cursorHold == 0 {

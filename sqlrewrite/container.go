@@ -1,6 +1,7 @@
 package sqlrewrite
 
 import (
+	"slices"
 	"strings"
 
 	pg_query "github.com/pganalyze/pg_query_go/v6"
@@ -125,10 +126,47 @@ func (c *container) columns() []*pg_query.Node {
 	return nil
 }
 
+// oneRow are functions that give one row, so that a SELECT without FROM that calls no others has one.
+var oneRow = strings.Fields(`raftable array_agg avg bool_and bool_or char_length clock_timestamp concat concat_ws count
+	current_setting date_trunc encode format gen_random_uuid json_agg json_build_array json_build_object jsonb_agg
+	jsonb_build_array jsonb_build_object jsonb_set left length lower lpad ltrim btrim rtrim max md5 min nextval now replace right
+	round rpad split_part statement_timestamp string_agg substr substring sum to_char to_json to_jsonb upper`)
+
 // single reports whether the statement has at most one row, as far as one can see.
 func (c *container) single() bool {
 	s, ok := c.inner.Interface().(*pg_query.SelectStmt)
-	return ok && len(s.FromClause) == 0 && len(s.ValuesLists) == 0 && s.Op == pg_query.SetOperation_SETOP_NONE
+	if !ok || len(s.FromClause) > 0 || len(s.ValuesLists) > 0 || s.Op != pg_query.SetOperation_SETOP_NONE {
+		return false
+	}
+	for _, n := range s.TargetList {
+		if !eachCall(n.ProtoReflect(), func(f *pg_query.FuncCall) bool {
+			return slices.Contains(oneRow, f.Funcname[len(f.Funcname)-1].GetString_().GetSval())
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+// eachCall reports whether all calls in a part of the tree are as they should be.
+func eachCall(m protoreflect.Message, good func(*pg_query.FuncCall) bool) bool {
+	if f, ok := m.Interface().(*pg_query.FuncCall); ok && !good(f) {
+		return false
+	}
+	all := true
+	m.Range(func(field protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case field.Message() == nil:
+		case field.IsList():
+			for i, list := 0, v.List(); i < list.Len() && all; i++ {
+				all = eachCall(list.Get(i).Message(), good)
+			}
+		default:
+			all = eachCall(v.Message(), good)
+		}
+		return all
+	})
+	return all
 }
 
 // last gives the step that leads to the call, from the inside: 0 is the innermost.

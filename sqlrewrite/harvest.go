@@ -1,6 +1,7 @@
 package sqlrewrite
 
 import (
+	"math"
 	"slices"
 
 	pg_query "github.com/pganalyze/pg_query_go/v6"
@@ -16,14 +17,14 @@ func (w *rewriter) checkHarvest() *Refusal {
 	if refusal := w.checkSorting(sets); refusal != nil || !w.harvest {
 		return refusal
 	}
-	outputs := w.columns()
+	seen := w.visible(sets)
 	for i := range w.targets {
 		t := &w.targets[i]
 		switch {
 		case t.isSet || t.column == nil:
 		case t.direct && (t.form == formGet || t.form == formLookup && t.call.Over == nil && t.call.AggFilter == nil):
 			t.form = formArray
-		case t.form == formList || w.maySee(t, sets, outputs):
+		case t.form == formList || seen.by(t):
 			return refuseBesideSet(w.position.of(t.at))
 		}
 	}
@@ -48,21 +49,48 @@ func (w *rewriter) arrays() (arrays []*target) {
 	return arrays
 }
 
-// maySee reports whether a get in an expression may be evaluated after a set of its key.
-func (w *rewriter) maySee(t *target, sets []*target, outputs []*pg_query.Node) bool {
-	number := func(t *target) int {
-		return slices.IndexFunc(outputs, func(n *pg_query.Node) bool { return n.GetResTarget() == t.column })
+// visibility says which sets a get in an expression could come after.
+type visibility struct {
+	// number are the numbers of the output columns.
+	number map[*pg_query.ResTarget]int
+	// single says that there is one row at most, so that only sets in columns further left can matter.
+	single bool
+	// Of the sets of each constant key, of those of keys that only postgres knows, and of all: the number of the first column.
+	first      map[string]int
+	computed   int
+	everything int
+}
+
+func (w *rewriter) visible(sets []*target) visibility {
+	v := visibility{number: map[*pg_query.ResTarget]int{}, single: w.single(), first: map[string]int{}, computed: math.MaxInt, everything: math.MaxInt}
+	for i, n := range w.columns() {
+		v.number[n.GetResTarget()] = i
 	}
 	for _, s := range sets {
-		if w.single() && number(s) >= number(t) {
-			continue
-		}
-		a, key := &t.args[0], s.key()
-		if !a.known || a.isParam || !key.known || key.isParam || !a.null && !key.null && a.value == key.value {
-			return true
+		n, key := v.number[s.column], s.key()
+		v.everything = min(v.everything, n)
+		switch before, ok := v.first[key.value]; {
+		case !key.known || key.isParam:
+			v.computed = min(v.computed, n)
+		case !ok || n < before:
+			v.first[key.value] = n
 		}
 	}
-	return false
+	return v
+}
+
+// by reports whether a get may be evaluated after a set of its key.
+func (v *visibility) by(t *target) bool {
+	limit := math.MaxInt
+	if v.single {
+		limit = v.number[t.column]
+	}
+	a := &t.args[0]
+	if !a.known || a.isParam {
+		return v.everything < limit
+	}
+	n, ok := v.first[a.value]
+	return !a.null && (v.computed < limit || ok && n < limit)
 }
 
 // key is the argument that is the key.
@@ -77,14 +105,18 @@ func (w *rewriter) checkSorting(arrays []*target) *Refusal {
 	if !ok {
 		return nil
 	}
+	m := meanings{columns: sel.TargetList, byName: map[string]*target{}, byColumn: map[*pg_query.ResTarget]*target{}}
+	for _, t := range arrays {
+		m.byName[columnName(t.column.Name, word)], m.byColumn[t.column] = t, t
+	}
 	for _, n := range sel.GroupClause {
-		if t := w.meant(n, arrays, sel); t != nil {
+		if t := m.of(n); t != nil {
 			return w.refuseComparing(t, nodeLocation(n), "equality")
 		}
 	}
 	for _, n := range sel.SortClause {
 		by := n.GetSortBy()
-		if t := w.meant(by.GetNode(), arrays, sel); t != nil {
+		if t := m.of(by.GetNode()); t != nil {
 			return w.refuseComparing(t, nodeLocation(by.GetNode()), "ordering")
 		}
 	}
@@ -92,7 +124,7 @@ func (w *rewriter) checkSorting(arrays []*target) *Refusal {
 		if n.GetNode() == nil {
 			return w.refuseComparing(arrays[0], arrays[0].at, "equality")
 		}
-		if t := w.meant(n, arrays, sel); t != nil {
+		if t := m.of(n); t != nil {
 			return w.refuseComparing(t, nodeLocation(n), "equality")
 		}
 	}
@@ -111,23 +143,20 @@ func (w *rewriter) refuseComparing(t *target, at int, operator string) *Refusal 
 	return f
 }
 
-// meant gives the call that an item of ORDER BY and the like means by the number or the name of its column.
-func (w *rewriter) meant(n *pg_query.Node, arrays []*target, sel *pg_query.SelectStmt) *target {
-	number := 0
-	if c := n.GetAConst(); c != nil {
-		number = int(c.GetIval().GetIval())
+// meanings says which output columns are calls.
+type meanings struct {
+	columns  []*pg_query.Node
+	byName   map[string]*target
+	byColumn map[*pg_query.ResTarget]*target
+}
+
+// of gives the call that an item of ORDER BY and the like means by the number or the name of its column.
+func (m *meanings) of(n *pg_query.Node) *target {
+	if number := int(n.GetAConst().GetIval().GetIval()); number > 0 && number <= len(m.columns) {
+		return m.byColumn[m.columns[number-1].GetResTarget()]
 	}
-	name := ""
 	if ref := n.GetColumnRef(); ref != nil && len(ref.Fields) == 1 {
-		name = ref.Fields[0].GetString_().GetSval()
-	}
-	for _, t := range arrays {
-		if name != "" && columnName(t.column.Name, word) == name {
-			return t
-		}
-		if number > 0 && number <= len(sel.TargetList) && sel.TargetList[number-1].GetResTarget() == t.column {
-			return t
-		}
+		return m.byName[ref.Fields[0].GetString_().GetSval()]
 	}
 	return nil
 }
@@ -167,6 +196,9 @@ func recordColumns(sel *pg_query.SelectStmt, lists map[*pg_query.FuncCall]bool) 
 			}
 		}
 		return numbers
+	}
+	if len(sel.TargetList) > maxColumns {
+		return nil
 	}
 	first, last := len(sel.TargetList), -1 // the first and the last star
 	for i, n := range sel.TargetList {

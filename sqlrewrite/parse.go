@@ -1,5 +1,10 @@
 // Package sqlrewrite reads SQL text and says where it calls raftable(), what class of statement that
-// is, and what the calls do. It is pure: no I/O, no clock, and no knowledge of sessions or of the table.
+// is, what the calls do, and what postgres is to run in place of a statement that the table alone cannot
+// answer. It is pure: no I/O, no clock, and no knowledge of sessions or of the table.
+//
+// What postgres is to run is the client's own text with pieces put in at the places of the calls, never a text
+// written from the parse tree. So postgres does all typing and analysis, and its errors point at the client's
+// own characters. The pieces name everything with its schema and are the same for all versions of PostgreSQL.
 package sqlrewrite
 
 import (
@@ -30,7 +35,7 @@ func Parse(text string, o Options) *Plan {
 	if err != nil {
 		return &Plan{}
 	}
-	p := planner{text: text, survey: s, position: positions{text: text}}
+	p := planner{text: text, survey: s, position: positions{text: text}, onServer: o.OnServer}
 	return p.plan(tree.Stmts)
 }
 
@@ -50,6 +55,7 @@ type planner struct {
 	survey   survey
 	position positions
 	tokens   tokenTable // of the statement that is rewritten
+	onServer bool       // nothing is local
 }
 
 func (p *planner) plan(stmts []*pg_query.RawStmt) *Plan {
@@ -126,7 +132,7 @@ func (p *planner) statement(raw *pg_query.RawStmt, start, end int) Statement {
 	if isDefinition(raw.Stmt) {
 		return Statement{Class: ClassStored}
 	}
-	if p.faithful(start, end) {
+	if !p.onServer && p.faithful(start, end) {
 		local, refusal := p.local(raw.Stmt.GetSelectStmt(), calls)
 		switch {
 		case refusal == nil:

@@ -5,6 +5,8 @@ type Options struct {
 	// StandardConformingStrings is the session's setting of that name (on by default). When it is
 	// off, backslashes in plain quoted constants are escapes.
 	StandardConformingStrings bool
+	// OnServer says that postgres is to run everything: what would be ClassLocal is ClassRewritten or ClassHarvested.
+	OnServer bool
 }
 
 // Class says what is to become of a statement. The order matters: a plan has the highest class of its
@@ -155,6 +157,9 @@ const (
 	ControlNeedsBlock
 	// ControlCopyIn is COPY FROM STDIN.
 	ControlCopyIn
+	// ControlAlone may run in no transaction block, and so in no query string of several statements: VACUUM, CREATE DATABASE and
+	// the like. Some of them may all the same, which postgres knows.
+	ControlAlone
 )
 
 // Command is a statement about a setting of the function or its extension.

@@ -219,6 +219,9 @@ func changed(table map[string]string) map[string]string {
 		switch i % 3 {
 		case 0:
 			rows[k] = table[k] + "'"
+			if number.MatchString(table[k]) {
+				rows[k] = table[k] + "1"
+			}
 		case 1:
 			rows[k] = table[k]
 		}

@@ -349,11 +349,13 @@ func (g *grammar) order(n int) (text string, ordered bool) {
 	return " ORDER BY " + strings.Join(by, ", ") + g.pick("", "", "", " LIMIT 3", " LIMIT raftable('n')::int", " OFFSET 1", " FETCH FIRST 2 ROWS ONLY"), true
 }
 
-// set is a call that sets, with a key that nothing reads.
+// set is a call that sets, with a key that nothing reads. Its arguments have no calls, since the sets of the rows before
+// might change what those give; the same holds for what stands beside it.
 func (g *grammar) set(columns bool) string {
 	key, value := "'h/1'", g.constant()
 	if columns {
-		key, value = "'h/' || id", g.text(1)
+		key = "'h/' || id"
+		value = g.pick(g.constant(), g.pick(g.texts...), g.pick(g.texts...)+" || 'x'", "upper("+g.pick(g.texts...)+")", "NULL", "id::text")
 	}
 	switch g.r.IntN(5) {
 	case 0:
@@ -364,39 +366,40 @@ func (g *grammar) set(columns bool) string {
 	return g.name() + "(" + key + ", " + value + ")"
 }
 
+// where is a condition with calls that no set has an influence on.
+func (g *grammar) where() string {
+	return g.pick("", "", " WHERE flag = raftable('f')", " WHERE raftable(k) IS NOT NULL", " WHERE id <= raftable('n')::int",
+		" WHERE k IN (raftable('f'), 'a', raftable('nobody'))", " WHERE EXISTS (SELECT FROM raftable() WHERE key = k)", " WHERE false")
+}
+
 // harvest is a query with sets among its columns.
 func (g *grammar) harvest() string {
 	g.texts, g.ints = []string{"k", "name", "flag"}, []string{"id", "n"}
 	columns := []string{g.set(true)}
 	for range g.r.IntN(3) {
-		if g.in(4) {
-			columns = append(columns, g.get(0))
-		} else {
-			columns = append(columns, g.pick("id", "k", "raftable(k)", "1 AS one", "n"))
-		}
+		columns = append(columns, g.pick("id", "k", "raftable(k)", "1 AS one", "n", "raftable('a')", g.set(true)))
 	}
 	g.r.Shuffle(len(columns), func(i, j int) { columns[i], columns[j] = columns[j], columns[i] })
-	text := "SELECT " + strings.Join(columns, ", ") + " FROM t"
-	if g.in(2) {
-		text += " WHERE " + g.bool(1)
-	}
-	return text + " ORDER BY id" + g.pick("", "", " LIMIT 2")
+	return "SELECT " + strings.Join(columns, ", ") + " FROM t" + g.where() + " ORDER BY id" + g.pick("", "", " LIMIT 2")
 }
 
 // write is a statement that changes a table.
 func (g *grammar) write() string {
+	if g.in(4) {
+		g.texts, g.ints = []string{"k", "name", "flag"}, []string{"id", "n"}
+		set := g.set(true)
+		return g.pick("UPDATE t SET flag = raftable('f')", "DELETE FROM t") + g.where() + " RETURNING " + g.pick(set, "id, "+set, set+", raftable('a'), flag")
+	}
 	g.texts, g.ints = nil, nil
 	returning := func(columns ...string) string {
 		g.texts, g.ints = columns, []string{"id"}
-		switch g.r.IntN(5) {
+		switch g.r.IntN(4) {
 		case 0:
 			return " RETURNING *"
 		case 1:
 			return " RETURNING id, " + g.column(1)
 		case 2:
 			return " RETURNING " + g.get(1)
-		case 3:
-			return " RETURNING " + g.set(true) + ", id"
 		}
 		return ""
 	}

@@ -137,6 +137,9 @@ func (w *conn) execute(limit int) { w.message('E', "", int32(limit)) }
 // playStep runs a step in a mode and tells what was said. between is called between the two runs of a prepared statement;
 // without it there is one.
 func (w *conn) playStep(s *step, mode string, between func() error) (said []string) {
+	if s.plan && mode == modeLimited {
+		mode = modeText // how many rows a plan has is nobody's business
+	}
 	switch mode {
 	case modeSimple:
 		said = w.query(s.text)
@@ -200,6 +203,7 @@ func (w *conn) playLimited(s *step) (said []string) {
 			break
 		}
 	}
+	w.message('C', byte('P'), "p") // which in a transaction outlives the Sync
 	w.message('S')
 	return append(said, w.until('Z')...)
 }
