@@ -340,6 +340,7 @@ func (b *batch) fail(e *pgError) error {
 	if done, err := b.settle(); done || err != nil {
 		return err
 	}
+	f.staleUnnamed()
 	if err := f.failTransaction(); err != nil {
 		return err
 	}
@@ -371,20 +372,23 @@ func (b *batch) end() error {
 		if done, err := b.settle(); done || err != nil {
 			return err
 		}
+		if f.openAtServer() {
+			f.closeUnnamed()
+		}
 		if err := f.endImplicit(last.local, b.rows); err != nil {
 			return err
 		}
 		return f.finishQuery()
 	}
-	// As a simple query would, take the unnamed ones away.
-	f.queue(closeUnnamedPortal, 'C'|quiet, nil)
-	f.queue(closeUnnamedStatement, 'C'|quiet, nil)
+	f.closeUnnamed()
 	f.endQuery()
 	return nil
 }
 
-// endFailed ends the query after an error of the server's.
+// endFailed ends the query after an error of the server's. An error of the last statement comes here too late: then the server
+// keeps an unnamed statement that a simple query would have taken away, until the next Parse.
 func (b *batch) endFailed() error {
+	b.f.staleUnnamed()
 	if b.block {
 		if err := b.f.ask(syncMessage, 'S'|quiet); err != nil {
 			return err
@@ -402,10 +406,24 @@ func (b *batch) statement(sql string, hidden entry) {
 	b.f.queue(executeUnnamed, 'E'|hidden, nil)
 }
 
+// closeUnnamed has the server forget the unnamed statement and portal, as a simple query would.
+func (f *frontend) closeUnnamed() {
+	f.queue(closeUnnamedPortal, 'C'|quiet, nil)
+	f.queue(closeUnnamedStatement, 'C'|quiet, nil)
+	f.serverUnnamed = false
+}
+
+// staleUnnamed is closeUnnamed where the server takes no message before Sync: it is done when they are asked for.
+func (f *frontend) staleUnnamed() {
+	if f.serverUnnamed {
+		x := f.extended()
+		x.staleStmt, x.stalePortal = true, true
+	}
+}
+
 // endQuery queues a Sync, whose answer is the client's ReadyForQuery.
 func (f *frontend) endQuery() {
 	f.queue(syncMessage, 'S', nil)
-	f.serverUnnamed = false
 }
 
 // simpleStatement is Parse and Bind of an unnamed statement without parameters.
