@@ -167,7 +167,7 @@ func (f *frontend) question(sql string) ([][]byte, error) {
 	f.queue(closeOf('P', name), 'C'|quiet, nil)
 	f.queue(closeOf('S', name), 'C'|quiet, nil)
 	if !open {
-		f.queue(syncMessage, 'S'|quiet, nil)
+		f.queue(syncMessage, 'S'|quiet|private, nil)
 	}
 	f.forwarded, f.serverUnnamed = forwarded, unnamed
 	state, err := f.settle()
