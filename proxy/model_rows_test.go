@@ -87,10 +87,13 @@ func (m *model) describe(text string) {
 	m.say('T', "")
 }
 
+// key is the key in a row.
+func (m *model) key(i int) string { return m.prefix + "h" + strconv.Itoa(i) }
+
 // setUpTo does the sets of the first rows.
 func (m *model) setUpTo(n int) {
 	for i := range n {
-		m.sets["h"+strconv.Itoa(i)] = "v"
+		m.sets[m.key(i)] = "v"
 	}
 }
 
@@ -107,11 +110,11 @@ func (m *model) fetch(text string, from, limit int) (next int, ok bool) {
 		case m.native && i == r.bad:
 			return next, false
 		case m.native:
-			m.sets["h"+strconv.Itoa(i)] = "v"
+			m.sets[m.key(i)] = "v"
 			m.say('D', "")
 			continue
 		}
-		key := "h" + strconv.Itoa(i)
+		key := m.key(i)
 		if i == r.bad {
 			key = "NULL"
 		}

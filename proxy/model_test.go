@@ -25,6 +25,7 @@ var (
 // serves raftable() calls when native is set. It is the server behind the proxy, and without the proxy the yardstick.
 type model struct {
 	native bool
+	prefix string // of the keys in its table
 	in     []byte
 	stmts  map[string]string // name to text
 	ports  map[string]string
