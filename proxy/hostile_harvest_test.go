@@ -282,7 +282,7 @@ func TestLargestStatementWithManyCalls(t *testing.T) {
 		text := manyCalls(calls, 16<<20-100)
 		feedAll(t, s, query(text), query(textOurs))
 		h.look()
-		if got := types(said.Bytes()); got != "CZI TDCZI " {
+		if got := types(said.Bytes()); strings.Contains(got, "E") || !strings.HasSuffix(got, "CZI TDCZI ") {
 			t.Errorf("answers %q", got)
 		}
 		if grown := int64(h.peak) - int64(h.first); grown > 512<<20 {
