@@ -135,7 +135,7 @@ func (b *backend) resume(chunk []byte) (prefix, rest []byte) {
 		prefix = append(prefix, b.prefix[:]...)
 	}
 	if b.inMessage && b.passing == 0 {
-		b.finish(nil)
+		b.finish(func(msg []byte) { prefix = append(prefix, msg...) })
 	}
 	return prefix, chunk[n:]
 }
@@ -227,7 +227,7 @@ func (b *backend) takeHeld(next byte) []byte {
 func (b *backend) begin(hdr []byte) {
 	typ, size := header(hdr)
 	if size < headerSize {
-		b.blind = true
+		b.blind, b.hiding = true, false
 		return
 	}
 	o := &b.s.owed
@@ -243,7 +243,7 @@ func (b *backend) begin(hdr []byte) {
 }
 
 // finish enters a message in the account when its last byte was seen. emit takes what goes out in place of one that was
-// captured; it is nil where none can be, because the message has no body.
+// captured.
 func (b *backend) finish(emit func(msg []byte)) {
 	b.inMessage = false
 	var status byte

@@ -240,24 +240,9 @@ func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 	if q == nil || f.settings.foreignEncoding != "" || t.rewrite != rw {
 		q = &queryMessages{m: newRemote(b.prog.text, &part{rewrite: rw, params: t.params, arguments: t.arguments, fills: t.fills}, nil)}
 	}
-	var values [][]byte
-	if len(rw.Values) > 0 && rw.Prepares == "" {
-		// What the values must show has been done, and if it has failed they are not needed.
-		if done, err := b.settle(); done || err != nil {
-			return done, err
-		}
-		if rw.Literals {
-			err = f.renewLiterals(q.m)
-		} else if err = f.ready(); err == nil {
-			values, err = f.evaluate(rw.Values, nil, nil)
-		}
-		if err != nil {
-			e, fatal := asPgError(err)
-			if fatal != nil {
-				return true, fatal
-			}
-			return true, b.fail(e)
-		}
+	values, done, err := b.valuesFor(q.m)
+	if done || err != nil {
+		return true, err
 	}
 	if q.parse == nil {
 		if e := q.make(&f.settings); e != nil {
@@ -323,6 +308,37 @@ func (t *part) prepareQuery(text string) {
 	}
 }
 
+// valuesFor gives the values for a statement, and brings the settings up to date that its calls depend on. done says that the
+// query is over.
+func (b *batch) valuesFor(m *remote) (values [][]byte, done bool, err error) {
+	f := b.f
+	if m.prepares || len(m.rw.Values) == 0 && !m.harvests() {
+		return nil, false, nil
+	}
+	// What the values must show has been done, and if it has failed they are not needed.
+	if done, err := b.settle(); done || err != nil {
+		return nil, true, err
+	}
+	switch {
+	case len(m.rw.Values) == 0:
+		err = f.refreshSettings()
+	case m.rw.Literals:
+		err = f.renewLiterals(m)
+	default:
+		if err = f.ready(); err == nil {
+			values, err = f.evaluate(m.rw.Values, nil, nil)
+		}
+	}
+	if err != nil {
+		e, fatal := asPgError(err)
+		if fatal != nil {
+			return nil, true, fatal
+		}
+		return nil, true, b.fail(e)
+	}
+	return values, false, nil
+}
+
 // harvested waits for the rows of a harvested statement.
 func (b *batch) harvested() (done bool, err error) {
 	state, err := b.f.settle()
@@ -359,6 +375,7 @@ func (b *batch) fail(e *pgError) error {
 	if done, err := b.settle(); done || err != nil {
 		return err
 	}
+	f.staleUnnamed()
 	if err := f.failTransaction(); err != nil {
 		return err
 	}
@@ -390,6 +407,9 @@ func (b *batch) end() error {
 		if done, err := b.settle(); done || err != nil {
 			return err
 		}
+		if f.openAtServer() {
+			f.staleUnnamed()
+		}
 		if err := f.endImplicit(last.local, b.rows); err != nil {
 			return err
 		}
@@ -399,8 +419,10 @@ func (b *batch) end() error {
 	return nil
 }
 
-// endFailed ends the query after an error of the server's.
+// endFailed ends the query after an error of the server's. An error of the last statement comes here too late: then the server
+// keeps an unnamed statement that a simple query would have taken away, until the next Parse.
 func (b *batch) endFailed() error {
+	b.f.staleUnnamed()
 	if b.block {
 		if err := b.f.ask(syncMessage, 'S'|quiet); err != nil {
 			return err
@@ -418,12 +440,18 @@ func (b *batch) statement(sql string, hidden entry) {
 	b.f.queue(executeUnnamed, 'E'|hidden, nil)
 }
 
+// staleUnnamed has the server forget the unnamed statement and portal, as it does behind a simple query: when they are asked for.
+func (f *frontend) staleUnnamed() {
+	if f.serverUnnamed {
+		x := f.extended()
+		x.staleStmt, x.stalePortal = true, true
+	}
+}
+
 // endQuery queues a Sync, whose answer is the client's ReadyForQuery.
 func (f *frontend) endQuery() {
 	f.queue(syncMessage, 'S', nil)
-	// Behind a simple query there are no unnamed statement and portal.
-	x := f.extended()
-	x.staleStmt, x.stalePortal = true, true
+	f.staleUnnamed()
 }
 
 // simpleStatement is Parse and Bind of an unnamed statement without parameters.

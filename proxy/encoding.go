@@ -37,11 +37,79 @@ func (g *settings) toUTF8(b []byte) ([]byte, *pgError) {
 	if e == nil {
 		return nil, errForeign(g.foreignEncoding)
 	}
-	out, err := e.NewDecoder().Bytes(b)
-	if err != nil || bytes.ContainsRune(out, utf8.RuneError) {
-		return nil, &pgError{code: codeBadEncoding, message: fmt.Sprintf(`invalid byte sequence for encoding "%s"`, g.foreignEncoding)}
+	if out, ok := decodeText(g.foreignEncoding, e, b); ok {
+		return out, nil
 	}
-	return out, nil
+	return nil, &pgError{code: codeBadEncoding, message: fmt.Sprintf(`invalid byte sequence for encoding "%s"`, g.foreignEncoding)}
+}
+
+// decodeText converts a text from an encoding. It is not ok if PostgreSQL would not take it.
+func decodeText(name string, e encoding.Encoding, b []byte) (out []byte, ok bool) {
+	if hasSpecials(name) {
+		d := e.NewDecoder()
+		for i, c := range b {
+			if r, special := decodeByte(name, c); special {
+				if r == 0 {
+					return nil, false
+				}
+				out = utf8.AppendRune(out, r)
+				continue
+			}
+			one, err := d.Bytes(b[i : i+1])
+			if err != nil || bytes.ContainsRune(one, utf8.RuneError) {
+				return nil, false
+			}
+			out = append(out, one...)
+		}
+		return out, true
+	}
+	if !knownBytes(name, b) {
+		return nil, false
+	}
+	out, err := e.NewDecoder().Bytes(b)
+	if err != nil || bytes.ContainsRune(out, utf8.RuneError) || multibyte[name] && hasOthers(out) {
+		return nil, false
+	}
+	return out, true
+}
+
+// multibyte are the encodings whose characters may have several bytes.
+var multibyte = map[string]bool{
+	"EUC_JP": true, "SJIS": true, "EUC_KR": true, "UHC": true, "EUC_CN": true, "GBK": true, "GB18030": true,
+	"BIG5": true,
+}
+
+// encodeText converts a text to an encoding. It is not ok if PostgreSQL would not know a character.
+func encodeText(name string, e encoding.Encoding, b []byte) (out []byte, ok bool) {
+	if hasSpecials(name) {
+		enc := e.NewEncoder()
+		for len(b) > 0 {
+			r, n := utf8.DecodeRune(b)
+			if c, special := encodeRune(name, r); special {
+				out = append(out, c)
+				b = b[n:]
+				continue
+			}
+			one, err := enc.Bytes(b[:n])
+			if err != nil || len(one) != 1 {
+				return nil, false
+			}
+			if _, special := decodeByte(name, one[0]); special {
+				return nil, false
+			}
+			out = append(out, one...)
+			b = b[n:]
+		}
+		return out, true
+	}
+	if multibyte[name] && hasOthers(b) {
+		return nil, false
+	}
+	out, err := e.NewEncoder().Bytes(b)
+	if name == "SJIS" {
+		preferIBM(out)
+	}
+	return out, err == nil && knownBytes(name, out)
 }
 
 // fromUTF8 converts what the client gets. It returns b itself where there is nothing to convert.
@@ -53,11 +121,10 @@ func (g *settings) fromUTF8(b []byte) ([]byte, *pgError) {
 	if e == nil {
 		return nil, errForeign(g.foreignEncoding)
 	}
-	out, err := e.NewEncoder().Bytes(b)
-	if err != nil {
-		return nil, g.errNoEquivalent(e, b)
+	if out, ok := encodeText(g.foreignEncoding, e, b); ok {
+		return out, nil
 	}
-	return out, nil
+	return nil, g.errNoEquivalent(e, b)
 }
 
 // errNoEquivalent names the first character that the client's encoding does not have, as PostgreSQL does.
@@ -65,7 +132,7 @@ func (g *settings) errNoEquivalent(e encoding.Encoding, b []byte) *pgError {
 	var bad []byte
 	for len(b) > 0 {
 		_, n := utf8.DecodeRune(b)
-		if _, err := e.NewEncoder().Bytes(b[:n]); err != nil {
+		if _, ok := encodeText(g.foreignEncoding, e, b[:n]); !ok {
 			bad = b[:n]
 			break
 		}

@@ -91,6 +91,16 @@ func (r *faultRelay) serve(c net.Conn) {
 	<-up
 }
 
+// forgetfulOracle makes sets of the yardstick ones that keep nothing, so that sessions at the same time do not meet in its table.
+const forgetfulOracle = `
+CREATE OR REPLACE FUNCTION public.raftable(key varchar(64), value text, timeout_ms int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	IF $1 IS NULL THEN
+		RAISE EXCEPTION 'raftable: the key must not be NULL' USING ERRCODE = '22004', DETAIL = 'Nothing was set.';
+	END IF;
+END $$;
+`
+
 // TestFaultsPostgres plays conversations as TestFaults does, with real servers: what the client sees through the proxy
 // is, or begins, what it sees of a server that has the functions in SQL.
 func TestFaultsPostgres(t *testing.T) {
@@ -105,8 +115,11 @@ func TestFaultsPostgres(t *testing.T) {
 	options := pgtest.Options{Config: []string{"max_connections = 60", "log_min_messages = fatal"}}
 	plain, behind := pgtest.New(t, options), pgtest.New(t, options)
 	dialWire(t, plain.Socket()).ask(oracle)
+	dialWire(t, plain.Socket()).ask(forgetfulOracle)
 	for _, pg := range []*pgtest.Server{plain, behind} {
-		dialWire(t, pg.Socket()).ask("CREATE TABLE t (a text)")
+		w := dialWire(t, pg.Socket())
+		w.ask("CREATE TABLE t (a text)")
+		w.ask("CREATE TABLE rows AS SELECT * FROM (VALUES (1, 'h0', 'h0', 'v'), (2, 'h1', NULL, 'v'), (3, 'h2', 'h2', 'v')) r(n, k, bad, v)")
 	}
 	relay := newFaultRelay(t, behind.Socket())
 	srv, addr := startProxy(t, Config{Upstream: relay.l.Addr().String(), Table: newMapTable()})

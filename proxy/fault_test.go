@@ -93,15 +93,47 @@ func (run *faultRun) String() string {
 		run.number, run.client, where, run.clientAt, run.server, run.serverAt, run.stopReading, strings.Join(run.script, "\n"))
 }
 
+// sent is what arrives of what the client sends, unless its connection breaks.
+func (run *faultRun) sent() []byte {
+	if run.client == faultShut && !run.beneath {
+		return run.send[:run.clientAt]
+	}
+	return run.send
+}
+
+// prefix is that of the keys that the run may set.
+func (run *faultRun) prefix() string { return strconv.Itoa(run.number) + "." }
+
+// checkTable looks at what a run has set: nothing that it should not, no row without those before, and all of it if the client has
+// seen everything.
+func (run *faultRun) checkTable(table *mapTable, whole bool) error {
+	m := newModel(true, func([]byte) {})
+	m.prefix = run.prefix()
+	m.write(run.sent())
+	got := map[string]string{}
+	table.List(func(key, value []byte) bool {
+		if strings.HasPrefix(string(key), m.prefix) {
+			got[string(key)] = string(value)
+		}
+		return true
+	})
+	for i := range 3 {
+		_, here := got[m.key(i)]
+		if _, may := m.sets[m.key(i)]; here && !may || !here && may && whole {
+			return fmt.Errorf("it has set %v and should have set %v", got, m.sets)
+		}
+		if _, next := got[m.key(i+1)]; next && !here {
+			return fmt.Errorf("it has set %v, which is no prefix", got)
+		}
+	}
+	return nil
+}
+
 // want is the least and the most that the client may see. The server owes nothing that it has not been told to flush.
 func (run *faultRun) want() (least, most string) {
-	upTo := len(run.send)
-	if run.client == faultShut && !run.beneath {
-		upTo = run.clientAt
-	}
 	var said bytes.Buffer
 	m := newModel(true, func(b []byte) { said.Write(b) })
-	m.write(run.send[:upTo])
+	m.write(run.sent())
 	most = faultGreetingTypes + types(said.Bytes())
 	switch {
 	case run.server > faultStall, run.client > faultShut, run.beneath && run.client == faultShut:
@@ -176,6 +208,7 @@ func (s *faultServer) serve(c net.Conn) {
 	out := binary.BigEndian.AppendUint32(append(bytes.Clone(faultGreeting), 'K', 0, 0, 0, 12), uint32(run.number))
 	out = append(out, "keyKZ\x00\x00\x00\x05I"...)
 	m := newModel(false, func(b []byte) { out = append(out, b...) })
+	m.prefix = run.prefix()
 	var in []byte
 	buf := make([]byte, 4096)
 	for {
@@ -340,7 +373,7 @@ func (b *bystander) run(t *testing.T, to wireTarget, stop *atomic.Bool) {
 
 // TestFaults plays random conversations in which connections stall, close, half-close or are reset behind any byte of the
 // client's or of the server's, and every write is cut at random. The session ends, the client sees nothing but the
-// beginning of what it should see, and a bystander notices nothing. What is left over is found by TestMain. With TLS to the
+// beginning of what it should see, has set nothing but the beginning of what it should set, and a bystander notices nothing. What is left over is found by TestMain. With TLS to the
 // client faults happen in what the client says and, in every other run, in the records beneath.
 func TestFaults(t *testing.T) {
 	n := 4000
@@ -366,7 +399,8 @@ func faults(t *testing.T, n int, ca *authority) {
 		access.ClientTLS = ca.issue("raftproxy", "127.0.0.1").clientTLS(ClientTLSRequire)
 		to.tls = &tls.Config{RootCAs: ca.pool, ServerName: "127.0.0.1"}
 	}
-	srv, addr := startProxy(t, Config{Upstream: server.l.Addr().String(), Table: newMapTable(), Access: access})
+	table := newMapTable()
+	srv, addr := startProxy(t, Config{Upstream: server.l.Addr().String(), Table: table, Access: access})
 	to.addr = addr
 	var stop atomic.Bool
 	bystanding := make(chan struct{})
@@ -394,7 +428,8 @@ func faults(t *testing.T, n int, ca *authority) {
 		if err := run.check(got); err != nil {
 			return fmt.Errorf("%w\n%v", err, run)
 		}
-		if _, most := run.want(); types(got) == most {
+		_, most := run.want()
+		if types(got) == most {
 			whole.Add(1)
 		}
 		if len(got) == 0 {
@@ -402,10 +437,13 @@ func faults(t *testing.T, n int, ca *authority) {
 		}
 		select {
 		case <-run.ended:
-			return nil
 		case <-time.After(wireTimeout):
 			return fmt.Errorf("the server's side does not end\n%v", run)
 		}
+		if err := run.checkTable(table, types(got) == most); err != nil {
+			return fmt.Errorf("%w\n%v", err, run)
+		}
+		return nil
 	})
 	t.Logf("%d runs came to their natural end", whole.Load())
 	eventually(t, "all sessions but the bystander's end", func() bool { return srv.Sessions() <= 1 })

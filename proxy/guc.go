@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/raftproxy/raftproxy/sqlrewrite"
 )
 
 // callSettings are the settings of a session that its calls depend on. Postgres keeps them, as it keeps every setting with
@@ -112,40 +114,10 @@ func errSetting(name, value, hint string) *pgError {
 	}
 }
 
-// parseTimeout reads a time as PostgreSQL reads a setting in milliseconds.
+// parseTimeout reads a time as PostgreSQL reads a setting in milliseconds; it is not ok for one that is not positive.
 func parseTimeout(s string) (time.Duration, bool) {
-	s = strings.TrimSpace(s)
-	end := 0
-	for end < len(s) && (s[end] >= '0' && s[end] <= '9' || s[end] == '.') {
-		end++
-	}
-	n, err := strconv.ParseFloat(s[:end], 64)
-	if err != nil {
-		return 0, false
-	}
-	unit := time.Millisecond
-	switch strings.TrimSpace(s[end:]) {
-	case "us":
-		unit = time.Microsecond
-	case "", "ms":
-	case "s":
-		unit = time.Second
-	case "min":
-		unit = time.Minute
-	case "h":
-		unit = time.Hour
-	case "d":
-		unit = 24 * time.Hour
-	default:
-		return 0, false
-	}
-	const most = float64(1<<31-1) * float64(time.Millisecond)
-	ns := n * float64(unit)
-	if ns > most {
-		return 0, false
-	}
-	d := time.Duration(ns).Round(time.Millisecond)
-	return d, d > 0
+	ms, ok := sqlrewrite.TimeoutOf(s)
+	return time.Duration(ms) * time.Millisecond, ok
 }
 
 // shown is what SHOW says of a setting.
@@ -195,7 +167,7 @@ func (f *frontend) question(sql string) ([][]byte, error) {
 	f.queue(closeOf('P', name), 'C'|quiet, nil)
 	f.queue(closeOf('S', name), 'C'|quiet, nil)
 	if !open {
-		f.queue(syncMessage, 'S'|quiet, nil)
+		f.queue(syncMessage, 'S'|quiet|private, nil)
 	}
 	f.forwarded, f.serverUnnamed = forwarded, unnamed
 	state, err := f.settle()

@@ -103,8 +103,17 @@ func (r *harvestRun) row(body []byte, number int) *pgError {
 	}
 	at := len(r.out)
 	r.out = appendRowStart(r.out, n)
-	rest := body[2:]
-	for i := range n {
+	if err := r.fields(body[2:], number); err != nil {
+		r.out = r.out[:min(at, len(r.out))]
+		return err
+	}
+	r.out = finishMessage(r.out, at)
+	return nil
+}
+
+// fields runs the calls of a row's fields and appends what the client gets of them.
+func (r *harvestRun) fields(rest []byte, number int) *pgError {
+	for i, which := range r.shape.harvest {
 		if len(rest) < 4 {
 			return errHarvest("the server sent a row that is cut short")
 		}
@@ -115,7 +124,6 @@ func (r *harvestRun) row(body []byte, number int) *pgError {
 		}
 		field := rest[:whole]
 		rest = rest[whole:]
-		which := r.shape.harvest[i]
 		if which < 0 {
 			r.out = append(r.out, field...)
 			continue
@@ -125,11 +133,9 @@ func (r *harvestRun) row(body []byte, number int) *pgError {
 			return errHarvest("the server sent no array of arguments")
 		}
 		if err := r.call(r.shape.rw.Harvest[which].Op, args, number); err != nil {
-			r.out = r.out[:min(at, len(r.out))]
 			return err
 		}
 	}
-	r.out = finishMessage(r.out, at)
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"hash/crc32"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"strings"
@@ -24,10 +25,12 @@ var (
 // serves raftable() calls when native is set. It is the server behind the proxy, and without the proxy the yardstick.
 type model struct {
 	native bool
+	prefix string // of the keys in its table
 	in     []byte
 	stmts  map[string]string // name to text
 	ports  map[string]string
-	done   map[string]bool // portals that have given their rows
+	pos    map[string]int    // how many of its rows a portal has given
+	sets   map[string]string // what calls in rows have set, of a native model
 	skip   bool
 	copyIn bool
 	inTx   bool // a transaction block
@@ -37,7 +40,7 @@ type model struct {
 }
 
 func newModel(native bool, out func([]byte)) *model {
-	return &model{native: native, stmts: map[string]string{}, ports: map[string]string{}, done: map[string]bool{}, out: out}
+	return &model{native: native, stmts: map[string]string{}, ports: map[string]string{}, pos: map[string]int{}, sets: map[string]string{}, out: out}
 }
 
 const (
@@ -145,37 +148,55 @@ func (m *model) message(typ byte, body []byte) {
 func (m *model) legal(typ byte) bool { return !m.copyIn || strings.IndexByte("dcfHS", typ) >= 0 }
 
 // run runs a text and says what the answer is; ok is false for an error.
-func (m *model) run(text string, describe bool) (ok bool) {
+func (m *model) run(text string) (ok bool) {
 	if m.failed && text != textEnd {
 		return false
 	}
+	executes := strings.HasPrefix(text, "EXECUTE")
+	if text, ok = m.executed(text); !ok {
+		return false
+	}
+	r := m.rows(text)
+	if m.native && r.bad >= 0 && (r.fills || executes) {
+		m.setUpTo(r.bad) // and nothing is said
+		return false
+	}
+	if r.n > 0 && !strings.HasPrefix(text, "PREPARE") {
+		m.describe(text)
+	}
+	return m.portal(text)
+}
+
+// portal runs a text that was described, to its end.
+func (m *model) portal(text string) (ok bool) {
+	tag := "X"
 	switch text {
-	case textFail:
+	case textFail, textWrong:
 		return false
 	case textBegin:
 		m.inTx = true
 	case textEnd: // outside of a transaction block it ends the implicit one, with a warning
 		m.inTx, m.failed = false, false
 		clear(m.ports)
-	case textOurs:
+		tag = text
+	case textDeallocate:
+		m.deallocate()
+		tag = text
+	case textSetting:
+		tag = "SET"
+	case textOurs, textBad:
 		if !m.native {
 			return false
 		}
-		if describe {
-			m.say('T', "")
-		}
-		m.say('D', "")
-	case textBad:
-		if describe && m.native {
-			m.say('T', "")
-		}
-		return false
-	case textWrong:
-		return false
 	}
-	tag := "X"
-	if text == textEnd {
-		tag = text
+	if handled, ok := m.prepares(text); handled {
+		if ok {
+			m.say('C', "PREPARE\x00")
+		}
+		return ok
+	}
+	if _, ok := m.fetch(text, 0, 0); !ok {
+		return false
 	}
 	m.say('C', tag+"\x00")
 	return true
@@ -190,8 +211,11 @@ func (m *model) query(text string) {
 		m.say('G', "\x00\x00\x00")
 		return
 	}
-	if !m.run(text, true) {
-		m.error()
+	for _, one := range strings.Split(text, "; ") {
+		if !m.run(strings.TrimSpace(one)) {
+			m.error()
+			break
+		}
 	}
 	m.began = false
 	m.ready()
@@ -201,6 +225,7 @@ func (m *model) extended(typ byte, body []byte) bool {
 	switch typ {
 	case 'P':
 		f := cstrings(body, 2)
+		f[1] = strings.TrimSpace(f[1]) // what is left of a query string
 		if f[0] == "" {
 			delete(m.stmts, "")
 		}
@@ -216,7 +241,7 @@ func (m *model) extended(typ byte, body []byte) bool {
 			return false
 		}
 		m.ports[f[0]] = text
-		delete(m.done, f[0])
+		delete(m.pos, f[0])
 		m.say('2', "")
 	case 'D':
 		name := cstrings(body[1:], 1)[0]
@@ -230,25 +255,20 @@ func (m *model) extended(typ byte, body []byte) bool {
 		if body[0] == 'S' {
 			m.say('t', "\x00\x00")
 		}
-		if text == textOurs || text == textBad || strings.HasPrefix(text, "SELECT (") {
-			m.say('T', "")
+		if inner, _ := m.executed(text); m.rows(inner).n > 0 && !strings.HasPrefix(inner, "PREPARE") {
+			m.describe(inner)
 		} else {
 			m.say('n', "")
 		}
 	case 'E':
 		name := cstrings(body, 1)[0]
 		text := m.ports[name]
-		if text == textOurs && m.done[name] && !m.failed {
-			m.say('C', "SELECT 0\x00")
-			return true
-		}
-		m.done[name] = true
 		if text == textCopy && !m.failed {
 			m.copyIn = true
 			m.say('G', "\x00\x00\x00")
 			return true
 		}
-		return text != "" && m.run(text, false)
+		return text != "" && m.execute(name, text, int(binary.BigEndian.Uint32(body[len(body)-4:])))
 	case 'C':
 		name := cstrings(body[1:], 1)[0]
 		if body[0] == 'S' {
@@ -258,6 +278,34 @@ func (m *model) extended(typ byte, body []byte) bool {
 		}
 		m.say('3', "")
 	}
+	return true
+}
+
+// execute runs a portal, up to a number of rows.
+func (m *model) execute(name, text string, limit int) (ok bool) {
+	if m.failed && text != textEnd {
+		return false
+	}
+	if m.question(text) {
+		return true
+	}
+	if text, ok = m.executed(text); !ok {
+		return false
+	}
+	r := m.rows(text)
+	if r.n == 0 || strings.HasPrefix(text, "PREPARE") {
+		return m.portal(text)
+	}
+	next, ok := m.fetch(text, m.pos[name], limit)
+	switch {
+	case !ok:
+		return false
+	case limit > 0 && next-m.pos[name] == limit:
+		m.say('s', "")
+	default:
+		m.say('C', "SELECT 0\x00")
+	}
+	m.pos[name] = next
 	return true
 }
 
@@ -342,9 +390,17 @@ func sequence(t testing.TB, data []byte) (msgs [][]byte, script []string) {
 		script = append(script, strings.Join(words, " "))
 	}
 	for len(data) > 0 && len(msgs) < 60 {
-		switch next(12) {
+		switch next(15) {
 		case 0, 1:
 			add("query", modelTexts[next(len(modelTexts))])
+		case 12:
+			add("query", batchTexts[next(len(batchTexts))])
+			add("parse", "", textPlain) // in place of what an error may leave, see endFailed
+		case 13:
+			add("query", rowTexts[next(len(rowTexts))])
+			add("parse", "", textPlain)
+		case 14:
+			add("parse", names[next(4)], rowTexts[next(len(rowTexts))])
 		case 2, 3:
 			add("parse", names[next(4)], modelTexts[next(len(modelTexts))])
 		case 4, 5:
@@ -352,7 +408,7 @@ func sequence(t testing.TB, data []byte) (msgs [][]byte, script []string) {
 		case 6:
 			add("describe", []string{"S", "P"}[next(2)], names[next(4)])
 		case 7, 8:
-			add("execute", names[next(4)])
+			add("execute", names[next(4)], []string{"0", "0", "1", "2"}[next(4)])
 		case 9:
 			add("close", []string{"S", "P"}[next(2)], names[next(4)])
 		case 10:
@@ -392,6 +448,9 @@ func checkSequence(t testing.TB, data []byte, r *rand.Rand, what string) {
 				return
 			}
 			all = all[n:]
+			if r.IntN(8) == 0 {
+				s.interrupt(errCanceled) // finds nothing that waits
+			}
 		}
 		done <- s.front.flushOut()
 	}()
@@ -409,6 +468,9 @@ func checkSequence(t testing.TB, data []byte, r *rand.Rand, what string) {
 	}
 	if got, want := types(said.Bytes()), types(want.Bytes()); got != want {
 		t.Fatalf("%s: answers to\n%s\nare\n%s\nwant\n%s", what, strings.Join(script, "\n"), got, want)
+	}
+	if got := s.srv.cfg.Table.(*mapTable).rows; !maps.Equal(got, oracle.sets) {
+		t.Fatalf("%s: after\n%s\nthe table is %v, want %v", what, strings.Join(script, "\n"), got, oracle.sets)
 	}
 }
 

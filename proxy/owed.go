@@ -20,6 +20,9 @@ const (
 	quiet = quietAnswer | quietError
 	// replied marks messages whose answer the client must get in another form; see reply.
 	replied entry = 1 << 10
+	// private marks a Sync of the proxy's own in front of which the client has nothing open: it ends no transaction of the
+	// client's, nor what lives in one.
+	private entry = 1 << 11
 )
 
 func (e entry) kind() byte { return byte(e) }
@@ -289,8 +292,9 @@ func (o *owed) copyStarted() {
 }
 
 func (o *owed) ready(status byte) {
+	var e entry
 	for !o.empty() {
-		e, _ := o.front()
+		e, _ = o.front()
 		o.pop()
 		if e.endsInReady() {
 			break
@@ -300,7 +304,7 @@ func (o *owed) ready(status byte) {
 	o.open = o.extended > 0
 	o.started = true
 	o.tx.status, o.tx.inDoubt = status, false
-	if status == 'I' {
+	if status == 'I' && e&private == 0 {
 		o.tx.ends++
 	}
 }

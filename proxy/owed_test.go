@@ -64,3 +64,88 @@ func account(o *owed) string {
 	}
 	return b.String()
 }
+
+// TestOwedReplies plays as TestOwed does, with messages whose answers the client gets in another form: the letter behind the
+// type of such a message names its reply. The words in brackets are what is owed, in braces which reply belongs to the answer
+// that comes now.
+func TestOwedReplies(t *testing.T) {
+	for _, c := range []struct{ name, play string }{
+		{"one", ">P >Ba >S [PBS] {} <1 {a} <2 {} <Z [] {}"},
+		{"several", ">Pa >Bb >Ec >S {a} <1 {b} <2 {c} <D {c} <C {} <Z {}"},
+		{"the same for all answers to a message", ">Da >S {a} <t {a} <T {} <Z {}"},
+		{"a portion of the rows is an answer", ">Ea >Eb >S {a} <D {a} <s {b} <C {} <Z {}"},
+		{"notices belong to what runs", ">Ea {a} <N {a} <N {a} <C {}"},
+		{"an error takes those up to Sync along", ">Pa >Bb >Ec >S >Pd >S {a} <E [SPS] {} <Z {d} <1 {} <Z {}"},
+		{"an error takes all along", ">Pa >Bb {a} <E [skip] {} >Bc [skip] {} >S [S] {} <Z [] {} >Ed {d}"},
+		{"what is skipped has no reply", ">P <E [skip] >Ba >Eb >S >Pc {} <Z {c}"},
+		{"a query in another form", ">Qa >Qb {a} <T {a} <C {a} <Z {b} <E {b} <Z {}"},
+		{"behind COPY", ">Q >c >Pa <G {} <C {} <Z {a} <1 {}"},
+		{"Sync in COPY", ">Ea >S >c >Eb >S {a} <G [EES] {a} <C {b} <C {} <Z {}"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var o owed
+			o.init()
+			o.answered('Z', 'I')
+			names := map[*reply]string{nil: ""}
+			for i, w := range strings.Fields(c.play) {
+				switch w[0] {
+				case '>':
+					if len(w) == 2 {
+						o.push(entry(w[1]))
+						continue
+					}
+					r := &reply{params: int(w[2])}
+					names[r] = w[2:]
+					o.pushReplied(entry(w[1])|replied, r)
+				case '<':
+					o.answered(w[1], 'I')
+				case '[':
+					if got, want := account(&o), strings.Trim(w, "[]"); got != want {
+						t.Fatalf("word %d: %q is open, want %q", i, got, want)
+					}
+				case '{':
+					if got, want := names[o.reply()], strings.Trim(w, "{}"); got != want {
+						t.Fatalf("word %d: the reply is %q, want %q", i, got, want)
+					}
+				}
+				marked := 0
+				for _, e := range o.entries[o.head:] {
+					if e&replied != 0 {
+						marked++
+					}
+				}
+				if marked != len(o.replies) {
+					t.Fatalf("word %d: %d replies to %d messages", i, len(o.replies), marked)
+				}
+			}
+		})
+	}
+}
+
+// TestOwedHides hides the answers to messages of the proxy's own, and nothing that is sent at any time.
+func TestOwedHides(t *testing.T) {
+	for _, c := range []struct {
+		entry  entry
+		hidden string // of the types below
+	}{
+		{'E', ""}, {'E' | quietAnswer, "12DCsTntZ"}, {'E' | quietError, "E"}, {'E' | quiet, "12DCsTntZE"},
+		{'E' | replied, ""}, {'E' | quiet | replied, "12DCsTntZE"},
+	} {
+		var o owed
+		o.init()
+		o.answered('Z', 'I')
+		if o.hides('D') {
+			t.Error("something is hidden though nothing is owed")
+		}
+		o.pushReplied(c.entry, &reply{})
+		got := ""
+		for _, typ := range "12DCsTntZENAS" {
+			if o.hides(byte(typ)) {
+				got += string(typ)
+			}
+		}
+		if got != c.hidden {
+			t.Errorf("of the answers to %x %q is hidden, want %q", c.entry, got, c.hidden)
+		}
+	}
+}

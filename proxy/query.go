@@ -106,10 +106,7 @@ func (f *frontend) query(msg []byte) (ours bool, err error) {
 	if !prog.local {
 		return true, f.runBatch(prog)
 	}
-	if f.serverUnnamed {
-		x := f.extended()
-		x.staleStmt, x.stalePortal = true, true
-	}
+	f.staleUnnamed()
 	return true, f.runQuery(prog)
 }
 

@@ -241,6 +241,11 @@ func (f *frontend) remoteMessage(typ byte, msg []byte, name string, p *prepared,
 		f.queue(msg, 'D'|replied, r)
 		return true, nil
 	}
+	if o.remote.harvests() {
+		if err := f.refreshSettings(); err != nil {
+			return true, f.failWith(err)
+		}
+	}
 	f.queue(msg, 'E'|replied, o.remote.about(o.formats))
 	switch {
 	case o.remote.prepares:

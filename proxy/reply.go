@@ -82,11 +82,12 @@ func (s *shape) harvests() bool { return len(s.rw.Harvest) > 0 }
 // describe reads a RowDescription's body, learns which columns are harvested, and returns it as the client is to see it. What
 // is not well formed is returned as it is.
 func (s *shape) describe(body []byte) []byte {
+	s.harvest = nil
 	if !s.harvests() || len(body) < 2 {
 		return body
 	}
 	n := int(binary.BigEndian.Uint16(body))
-	s.harvest = make([]int, 0, n)
+	harvest := make([]int, 0, n)
 	out := append(make([]byte, 0, len(body)), body[:2]...)
 	rest := body[2:]
 	for range n {
@@ -97,7 +98,7 @@ func (s *shape) describe(body []byte) []byte {
 		field := more[:fieldSize]
 		rest = more[fieldSize:]
 		i := s.named(string(name))
-		s.harvest = append(s.harvest, i)
+		harvest = append(harvest, i)
 		if i < 0 {
 			out = append(append(append(out, name...), 0), field...)
 			continue
@@ -113,6 +114,7 @@ func (s *shape) describe(body []byte) []byte {
 		out = binary.BigEndian.AppendUint16(out, size)
 		out = append(out, field[12:]...)
 	}
+	s.harvest = harvest
 	return append(out, rest...)
 }
 
@@ -159,8 +161,9 @@ func (t *sentText) mapError(body []byte, query bool) []byte {
 		case 'D':
 			detail = f[1:]
 		case 'P':
-			n, err := strconv.Atoi(f[1:])
-			position, hasPosition = n, err == nil
+			if n, err := strconv.Atoi(f[1:]); err == nil {
+				position, hasPosition = n, true
+			}
 		}
 	}
 	detail = t.countArguments(code, detail)

@@ -312,3 +312,18 @@ func TestLargeStatementsPass(t *testing.T) {
 	w.expect("SELECT raftable('k')", "D NULL")
 	w.expect("SELECT length('"+strings.Repeat("y", 5000)+"')", `D "5000"`)
 }
+
+// TestPortalsOutliveQuestions fetches the rest of a portal's rows after the proxy has asked the server for the settings.
+func TestPortalsOutliveQuestions(t *testing.T) {
+	pg := pgtest.New(t, pgtest.Options{})
+	table := newMapTable()
+	table.rows["a"], table.rows["b"] = "1", "2"
+	_, addr := startProxy(t, Config{Upstream: pg.Addr(), Table: table, Logger: testLogger(t)})
+	w := dialWire(t, addr)
+	w.expect("SET raftable.timeout = '2s'", "C SET")
+	got := strings.Join(w.run(&script{lines: []string{`> parse "" "SELECT key FROM raftable()"`, `> bind "" ""`,
+		`> execute "" 1`, `> execute "" 1`, `> execute "" 1`, "> sync", "> wait"}}), " ")
+	if want := `1 2 D "a" s D "b" s C SELECT 0 Z I`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}

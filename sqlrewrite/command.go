@@ -125,6 +125,23 @@ func TimeoutOf(value string) (ms int, ok bool) {
 	return ms, refusal == nil && ms > 0
 }
 
+// timeUnits are the units that a time may have, in milliseconds. PostgreSQL rounds to a multiple of the next smaller one first.
+var timeUnits = map[string]struct{ ms, step float64 }{
+	"us": {0.001, 0}, "": {1, 0.001}, "ms": {1, 0.001}, "s": {1000, 1}, "min": {60_000, 1000}, "h": {3_600_000, 60_000}, "d": {86_400_000, 3_600_000},
+}
+
+// octalPrefix gives the digits that a number begins with if C reads them as octal ones.
+func octalPrefix(number string) string {
+	s := strings.TrimLeft(number, "+-")
+	if len(s) < 2 || s[0] != '0' || s[1]|0x20 == 'x' {
+		return ""
+	}
+	if end := strings.IndexAny(s, ".eE"); end >= 0 {
+		s = s[:end]
+	}
+	return s
+}
+
 // parseTimeout reads an integer setting with a unit of time as PostgreSQL does.
 func parseTimeout(value string) (ms int, refusal *Refusal) {
 	const blanks = " \t\n\v\f\r"
@@ -137,13 +154,19 @@ func parseTimeout(value string) (ms int, refusal *Refusal) {
 	if digits == 0 || err != nil {
 		return 0, invalidSetting(settingTimeout, value)
 	}
-	unit, known := map[string]float64{"": 1, "us": 0.001, "ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}[strings.Trim(s[len(number):], blanks)]
+	unit, known := timeUnits[strings.Trim(s[len(number):], blanks)]
+	if strings.TrimLeft(octalPrefix(number), "01234567") != "" {
+		known = false // its number ends before the digit
+	}
 	if !known {
 		r := invalidSetting(settingTimeout, value)
 		r.Hint = `Valid units for this parameter are "us", "ms", "s", "min", "h", and "d".`
 		return 0, r
 	}
-	n = math.RoundToEven(n * unit)
+	if n *= unit.ms; unit.step > 0 {
+		n = math.RoundToEven(n/unit.step) * unit.step
+	}
+	n = math.RoundToEven(n)
 	if n > math.MaxInt32 || n < math.MinInt32 {
 		r := invalidSetting(settingTimeout, value)
 		r.Hint = "Value exceeds integer range."
