@@ -297,7 +297,7 @@ func TestManyCallsPostgres(t *testing.T) {
 	table := newMapTable()
 	_, addr := startProxy(t, Config{Upstream: pg.Socket(), Table: table, Logger: testLogger(t)})
 	for i := range 100 {
-		table.rows["k"+itoa(i)] = itoa(i)
+		table.put("k"+itoa(i), itoa(i))
 	}
 	w := dialWire(t, addr)
 	for _, calls := range []int{1000, 11_000} {
@@ -334,7 +334,7 @@ func TestWholeTable(t *testing.T) {
 	_, addr := startProxy(t, Config{Upstream: pg.Socket(), Table: table, Logger: testLogger(t)})
 	w := dialWire(t, addr)
 	for i := range 100_000 {
-		table.rows[fmt.Sprintf("k%06d", i)] = itoa(i)
+		table.put(fmt.Sprintf("k%06d", i), itoa(i))
 	}
 	w.expect("SELECT count(*), sum(value::int), min(key), max(key) FROM raftable()", `D "100000" "4999950000" "k000000" "k099999"`)
 	w.expect("SELECT key FROM raftable() WHERE value = '77777'", `D "k077777"`)
@@ -343,7 +343,7 @@ func TestWholeTable(t *testing.T) {
 
 	table.clear()
 	for i := range 65 {
-		table.rows[itoa(i)] = strings.Repeat("x", 1<<20)
+		table.put(itoa(i), strings.Repeat("x", 1<<20))
 	}
 	for _, text := range []string{"SELECT count(*) FROM raftable()", "SELECT raftable(n::text) FROM generate_series(1, 3) n WHERE raftable(n::text) IS NOT NULL",
 		"SELECT 1; SELECT count(*) FROM raftable()", "COPY (SELECT * FROM raftable()) TO STDOUT"} {

@@ -214,7 +214,7 @@ func TestEncodings(t *testing.T) {
 			t.Errorf("a parameter %q under LATIN1: %s", value, got)
 		}
 	}
-	table.rows["k"] = "ключ"
+	table.put("k", "ключ")
 	w.expect("SELECT raftable('k')", `C="22P05"`)
 	w.expect("SET client_encoding TO 'JOHAB'", "C SET")
 	w.expect("SELECT raftable('\xe9', 'x')", `C="0A000"`)

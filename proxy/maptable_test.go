@@ -99,6 +99,13 @@ func (t *mapTable) SetAll(ctx context.Context, keys, values [][]byte) (applied i
 
 func (t *mapTable) Barrier(ctx context.Context) error { return t.wait(ctx) }
 
+// put sets a key without asking anybody.
+func (t *mapTable) put(key, value string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.rows[key] = value
+}
+
 func (t *mapTable) clear() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
