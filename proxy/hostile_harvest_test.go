@@ -170,7 +170,7 @@ func TestHarvestDrained(t *testing.T) {
 func TestHarvestCutOff(t *testing.T) {
 	pg := pgtest.New(t, pgtest.Options{})
 	table := newMapTable()
-	waiting, _ := blockAt(table, 600, func(ctx context.Context) error { return &mapError{code: "57014", message: "ended"} })
+	waiting, _ := blockAt(table, 600, func(context.Context) error { return &mapError{code: "57014", message: "ended"} })
 	srv, addr := startProxy(t, Config{Upstream: pg.Addr(), Table: table, Logger: testLogger(t), SetTimeout: time.Hour})
 	w := dialWire(t, addr)
 	w.send(query(harvestOf(2000)))
