@@ -285,6 +285,12 @@ func (b *backend) change(r *reply) []byte {
 	body := b.note
 	switch b.typ {
 	case 'E':
+		if r.rows != nil {
+			if r.rows.fail(body) {
+				return newMessage('E', body)
+			}
+			return nil
+		}
 		if o.harvestError != nil {
 			return nil // the client gets that of the row
 		}

@@ -62,7 +62,7 @@ func (f *frontend) runBatch(prog *program) error {
 func (b *batch) runWhole(t *part) (done bool, err error) {
 	f := b.f
 	if t, err = f.executed(b.prog.text, t); err != nil {
-		return true, err
+		return true, b.failWith(err)
 	}
 	msg, r, err := b.whole(t)
 	switch {
@@ -143,7 +143,7 @@ func (b *batch) part(t *part, last bool) (done bool, err error) {
 	if local != nil && local.command != nil && local.command.Op != sqlrewrite.CommandShow {
 		offered, err := f.extensionOffered()
 		if err != nil {
-			return true, err
+			return true, b.failWith(err)
 		}
 		if offered {
 			local = nil
@@ -169,11 +169,7 @@ func (b *batch) part(t *part, last bool) (done bool, err error) {
 	f.simple.reset(local)
 	rows, _, err := f.run(&f.simple, 0)
 	if err != nil {
-		e, fatal := asPgError(err)
-		if fatal != nil {
-			return true, fatal
-		}
-		return true, b.fail(e)
+		return true, b.failWith(err)
 	}
 	if b.localLast, b.rows = last, rows; !last {
 		f.buffer()
@@ -191,7 +187,10 @@ func (b *batch) settle() (done bool, err error) {
 	if state == settledSkipping {
 		return true, b.endFailed()
 	}
-	return false, b.askEncoding()
+	if err := b.askEncoding(); err != nil {
+		return true, b.failWith(err)
+	}
+	return false, nil
 }
 
 // askEncoding asks for client_encoding where the query may have changed it: the server tells of such changes at the end of a
@@ -217,7 +216,7 @@ func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 			return done, err
 		}
 		if t, err = f.executed(b.prog.text, t); err != nil {
-			return true, err
+			return true, b.failWith(err)
 		}
 	}
 	rw := t.rewrite
@@ -330,11 +329,7 @@ func (b *batch) valuesFor(m *remote) (values [][]byte, done bool, err error) {
 		}
 	}
 	if err != nil {
-		e, fatal := asPgError(err)
-		if fatal != nil {
-			return nil, true, fatal
-		}
-		return nil, true, b.fail(e)
+		return nil, true, b.failWith(err)
 	}
 	return values, false, nil
 }
@@ -387,6 +382,24 @@ func (b *batch) fail(e *pgError) error {
 	f.buffer()
 	f.out = e.append(f.out, "ERROR")
 	return f.finishQuery()
+}
+
+// failWith is fail for an error of ours, or of a question to the server that the client did not see. It gives back any other.
+func (b *batch) failWith(err error) error {
+	e, fatal := asPgError(err)
+	if fatal != nil {
+		return fatal
+	}
+	o := &b.f.s.owed
+	o.mu.Lock()
+	skipping := o.skipping
+	o.mu.Unlock()
+	if !skipping {
+		return b.fail(e)
+	}
+	b.f.buffer()
+	b.f.out = e.append(b.f.out, "ERROR")
+	return b.endFailed()
 }
 
 func rollbackMessages() []byte {

@@ -245,8 +245,10 @@ func (f *frontend) bind(body []byte) (bool, error) {
 	}
 	name := nameOf(m.statement)
 	p := f.ext.stmts[name]
-	if who, err := f.known(name, p); who != ownerUs || err != nil {
-		return false, err
+	if who, err := f.known(name, p); err != nil {
+		return true, f.failWith(err)
+	} else if who != ownerUs {
+		return false, nil
 	}
 	portal := nameOf(m.portal)
 	if portal != "" {
@@ -293,8 +295,10 @@ func (f *frontend) describe(body []byte) (bool, error) {
 		return true, nil
 	}
 	p := f.ext.stmts[name]
-	if who, err := f.known(name, p); who != ownerUs || err != nil {
-		return false, err
+	if who, err := f.known(name, p); err != nil {
+		return true, f.failWith(err)
+	} else if who != ownerUs {
+		return false, nil
 	}
 	if f.transaction().status == 'E' {
 		return true, f.fail(errFailedTransaction)

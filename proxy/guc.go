@@ -159,20 +159,21 @@ func (f *frontend) question(sql string) ([][]byte, error) {
 	const name = "raftproxy"
 	forwarded, unnamed, open := f.forwarded, f.serverUnnamed, f.openAtServer() || f.forwarded
 	rows := &answerRows{}
+	r := &reply{rows: rows}
 	b := append([]byte{'P', 0, 0, 0, 0}, name...)
 	b = append(append(append(b, 0), sql...), 0)
-	f.queue(finishMessage(append(b, 0, 0), 0), 'P'|quiet, nil)
-	f.queue(appendBind(nil, name, name, &bindMessage{}, nil), 'B'|quiet, nil)
-	f.queue(executeMessage(name), 'E'|quiet|replied, &reply{rows: rows})
+	f.queue(finishMessage(append(b, 0, 0), 0), 'P'|quiet|replied, r)
+	f.queue(appendBind(nil, name, name, &bindMessage{}, nil), 'B'|quiet|replied, r)
+	f.queue(executeMessage(name), 'E'|quiet|replied, r)
 	f.queue(closeOf('P', name), 'C'|quiet, nil)
 	f.queue(closeOf('S', name), 'C'|quiet, nil)
 	if !open {
 		f.queue(syncMessage, 'S'|quiet|private, nil)
 	}
 	f.forwarded, f.serverUnnamed = forwarded, unnamed
-	state, err := f.settle()
-	if err == nil && state != settledIdle {
-		return nil, &pgError{code: codeInternal, message: "raftable: the server did not answer a question of the proxy's"}
+	_, err := f.settle()
+	if err == nil && rows.failed != nil {
+		return nil, rows.failed
 	}
 	return rows.values, err
 }

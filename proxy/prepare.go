@@ -92,7 +92,7 @@ func (f *frontend) prepare(name string, prog *program, msg []byte) error {
 	if t.local == nil {
 		t, err := f.executed(prog.text, t)
 		if err != nil {
-			return err
+			return f.failWith(err)
 		}
 		if t.rewrite == nil { // the name has become the server's
 			t = &part{rewrite: sqlrewrite.Whole(0, len(prog.text)), params: t.params}

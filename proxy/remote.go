@@ -223,8 +223,10 @@ func (f *frontend) remoteMessage(typ byte, msg []byte, name string, p *prepared,
 		return false, nil // the server has lost it, too
 	}
 	if p != nil {
-		if who, err := f.known(name, p); who != ownerUs || err != nil {
-			return false, err
+		if who, err := f.known(name, p); err != nil {
+			return true, f.failWith(err)
+		} else if who != ownerUs {
+			return false, nil
 		}
 	}
 	switch typ {

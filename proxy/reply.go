@@ -36,7 +36,30 @@ type reply struct {
 }
 
 // answerRows are the rows of a question of our own: the first column of each, nil for NULL.
-type answerRows struct{ values [][]byte }
+type answerRows struct {
+	values [][]byte
+	failed *pgError // the server's error, if there was one
+}
+
+// fail keeps the error of an ErrorResponse's body. It says whether that ends the session, so that the client must know it.
+func (a *answerRows) fail(body []byte) (fatal bool) {
+	a.failed = &pgError{code: codeInternal}
+	for _, f := range splitFields(body) {
+		switch f[0] {
+		case 'V':
+			fatal = f[1:] == "FATAL" || f[1:] == "PANIC"
+		case 'C':
+			a.failed.code = f[1:]
+		case 'M':
+			a.failed.message = f[1:]
+		case 'D':
+			a.failed.detail = f[1:]
+		case 'H':
+			a.failed.hint = f[1:]
+		}
+	}
+	return fatal
+}
 
 // sentText is a text that the server has instead of the client's.
 type sentText struct {
@@ -52,7 +75,9 @@ type sentText struct {
 // captures says whether a message of this type is to be read whole and changed.
 func (r *reply) captures(typ byte) bool {
 	switch typ {
-	case 'E', 'N':
+	case 'E':
+		return r.sent != nil || r.rows != nil
+	case 'N':
 		return r.sent != nil
 	case 't':
 		return r.prepared != nil
