@@ -61,7 +61,7 @@ func (f *frontend) runBatch(prog *program) error {
 // runWhole runs the only statement of a query as a simple query with values in its text, if it can be one.
 func (b *batch) runWhole(t *part) (done bool, err error) {
 	f := b.f
-	if t, err = f.executed(b.prog.text, t); err != nil {
+	if t, err = f.executed(b.prog, t); err != nil {
 		return true, b.failWith(err)
 	}
 	msg, r, err := b.whole(t)
@@ -211,11 +211,11 @@ func (b *batch) askEncoding() error {
 // remotePart has the server run one statement.
 func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 	f := b.f
-	if f.mayExecute([]byte(b.prog.text[t.start:t.end])) {
+	if len(b.prog.executions) > 0 {
 		if done, err := b.settle(); done || err != nil {
 			return done, err
 		}
-		if t, err = f.executed(b.prog.text, t); err != nil {
+		if t, err = f.executed(b.prog, t); err != nil {
 			return true, b.failWith(err)
 		}
 	}

@@ -34,38 +34,30 @@ func (x *extended) executable() bool {
 	return false
 }
 
-// executing gives the program of a text that executes rewritten statements; prog is the text's own program, nil if it has
-// none. The parts that do so get what they need when it is their turn, see executed.
-func (f *frontend) executing(text string, prog *program) *program {
-	o := f.readOptions()
-	for _, e := range sqlrewrite.Executions(text, o) {
-		if p := f.ext.stmts[e.Name]; p == nil || p.remote == nil {
-			continue
-		}
-		if prog == nil {
-			prog = &program{text: text}
-			for _, r := range sqlrewrite.Statements(text, o) {
-				prog.parts = append(prog.parts, part{start: r.Start, end: r.End, control: r.Control, params: r.MaxParam, fills: r.Fills})
-			}
-			return prog
-		}
-		c := *prog
-		c.local = false
-		return &c
+// executes says whether a text executes statements with calls. The parts that do so get what they need when it is their turn,
+// see executed.
+func (f *frontend) executes(prog *program) bool {
+	if f.ext == nil {
+		return false
 	}
-	return prog
+	for _, e := range prog.executions {
+		if p := f.ext.stmts[e.Name]; p != nil && p.remote != nil {
+			return true
+		}
+	}
+	return false
 }
 
 func (f *frontend) readOptions() sqlrewrite.Options {
 	return sqlrewrite.Options{StandardConformingStrings: f.settings.standardConformingStrings}
 }
 
-// executed gives a part, or if it executes a rewritten statement, one that gives it what it needs. The server owes nothing.
-func (f *frontend) executed(text string, t *part) (*part, error) {
-	if t.local != nil || t.refusal != nil || !f.mayExecute([]byte(text[t.start:t.end])) {
+// executed gives a part, or if it executes a statement with calls, one that gives it what it needs. The server owes nothing.
+func (f *frontend) executed(prog *program, t *part) (*part, error) {
+	if t.local != nil || t.refusal != nil || f.ext == nil {
 		return t, nil
 	}
-	for _, e := range sqlrewrite.Executions(text, f.readOptions()) {
+	for _, e := range prog.executions {
 		if e.Start != t.start {
 			continue
 		}

@@ -90,7 +90,7 @@ func (f *frontend) prepare(name string, prog *program, msg []byte) error {
 		return f.fail(t.refusal)
 	}
 	if t.local == nil {
-		t, err := f.executed(prog.text, t)
+		t, err := f.executed(prog, t)
 		if err != nil {
 			return f.failWith(err)
 		}

@@ -24,6 +24,8 @@ type program struct {
 	forward bool // the whole text goes to the server
 	parts   []part
 	local   bool // all parts are local or refused
+	// executions are the EXECUTE statements in it.
+	executions []sqlrewrite.Execution
 	// setting: the text may change a setting of ours, or says something that only the server reads.
 	setting bool
 }
@@ -64,8 +66,19 @@ type argument struct {
 	value []byte
 }
 
-// compile turns the plan of a text into a program.
-func compile(text string, plan *sqlrewrite.Plan) *program {
+// compile makes the program of a text.
+func compile(text string, o sqlrewrite.Options) *program {
+	p := compilePlan(text, sqlrewrite.Parse(text, o))
+	if p.executions = sqlrewrite.Executions(text, o); len(p.executions) > 0 && p.forward {
+		for _, r := range sqlrewrite.Statements(text, o) {
+			p.parts = append(p.parts, part{start: r.Start, end: r.End, control: r.Control, params: r.MaxParam, fills: r.Fills})
+		}
+	}
+	return p
+}
+
+// compilePlan turns the plan of a text into a program.
+func compilePlan(text string, plan *sqlrewrite.Plan) *program {
 	p := &program{text: text, local: true, forward: true}
 	for i := range plan.Statements {
 		st := &plan.Statements[i]
@@ -238,7 +251,7 @@ func (c *planCache) get(text []byte) *program {
 		return p
 	}
 	s := string(text)
-	p := compile(s, sqlrewrite.Parse(s, c.parse))
+	p := compile(s, c.parse)
 	c.put(p)
 	return p
 }

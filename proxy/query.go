@@ -8,7 +8,7 @@ type lastPlan struct {
 	prog  *program
 }
 
-// program finds what to do with a text; nil means that it is none of ours. text is not kept.
+// program finds what to do with a text. text is not kept.
 func (f *frontend) program(text []byte) *program {
 	cache := f.s.srv.plans
 	if !f.settings.standardConformingStrings {
@@ -33,27 +33,25 @@ func (f *frontend) program(text []byte) *program {
 	if p.setting && mentionsCall(text) {
 		f.useSettings()
 	}
-	if p.forward {
-		return nil
-	}
-	if !foreign {
+	if !foreign && !p.setting {
 		f.last = lastPlan{cache, p}
 	}
 	return p
 }
 
-// programOf is program for a text that may also execute a prepared statement by its name.
+// programOf is what to do with a text that may have calls, or execute a prepared statement that has; nil means that it is
+// none of ours.
 func (f *frontend) programOf(text []byte) *program {
-	prog := f.program(text)
-	if !f.mayExecute(text) {
-		return prog
+	p := f.program(text)
+	switch {
+	case f.executes(p):
+		c := *p
+		c.local = false
+		return &c
+	case p.forward:
+		return nil
 	}
-	f.side.leave()
-	utf, e := f.settings.toUTF8(text)
-	if e != nil {
-		return prog
-	}
-	return f.executing(string(utf), prog)
+	return p
 }
 
 // foreignProgram looks at a text in another encoding than UTF-8.

@@ -36,10 +36,16 @@ func valueType(k sqlrewrite.ValueKind) uint32 {
 	return oidText
 }
 
+// quickValues is how many values may be read on the event loop.
+const quickValues = 100
+
 // evaluate gives the values that a rewritten statement needs now, in the client's encoding; nil for NULL. params are the
 // client's, in the client's encoding.
 func (f *frontend) evaluate(values []sqlrewrite.Value, params [][]byte, types []uint32) ([][]byte, error) {
 	out := make([][]byte, len(values))
+	if len(values) > quickValues {
+		f.side.leave()
+	}
 	for i := range values {
 		var err error
 		switch v := &values[i]; v.Kind {
