@@ -285,10 +285,11 @@ func (b *backend) change(r *reply) []byte {
 	body := b.note
 	switch b.typ {
 	case 'E':
-		if r.rows != nil {
-			if r.rows.fail(body) {
-				return newMessage('E', body)
-			}
+		switch {
+		case isFatal(body):
+			return newMessage('E', body) // whatever it was for, the client must know why the session ends
+		case r.rows != nil:
+			r.rows.fail(body)
 			return nil
 		}
 		if o.harvestError != nil {
@@ -296,6 +297,9 @@ func (b *backend) change(r *reply) []byte {
 		}
 		body = r.sent.mapError(body, r.query)
 	case 'N':
+		if r.dropNotice {
+			return nil
+		}
 		return newMessage('N', r.sent.mapError(body, r.query))
 	case 't':
 		body = trimParameters(body, r.params)

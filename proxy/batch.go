@@ -15,6 +15,8 @@ type batch struct {
 	prog *program
 	// block: a transaction block of ours stands for the implicit one, since one of the statements runs in a block only.
 	block bool
+	// inBlock: a block of the client's is open.
+	inBlock bool
 	// localLast: the last statement was answered here, with so many rows.
 	localLast bool
 	rows      int
@@ -22,17 +24,13 @@ type batch struct {
 
 // runBatch answers a simple query. The server owes nothing.
 func (f *frontend) runBatch(prog *program) error {
-	b := &batch{f: f, prog: prog}
+	b := &batch{f: f, prog: prog, inBlock: f.transaction().status != 'I'}
 	if len(prog.parts) == 1 {
 		if done, err := b.runWhole(&prog.parts[0]); done || err != nil {
 			return err
 		}
 	}
-	if b.wantsBlock() {
-		b.block = true
-		b.statement("BEGIN", quiet)
-	}
-	sent := b.block
+	sent := false
 	if len(prog.parts) > 1 && b.has(sqlrewrite.ControlAlone) {
 		// The server takes the first statement for one that stands alone.
 		b.statement("SELECT", quiet)
@@ -63,6 +61,9 @@ func (b *batch) runWhole(t *part) (done bool, err error) {
 	f := b.f
 	if t, err = f.executed(b.prog, t); err != nil {
 		return true, b.failWith(err)
+	}
+	if t.refusal != nil {
+		return false, nil // part says so
 	}
 	msg, r, err := b.whole(t)
 	switch {
@@ -120,20 +121,24 @@ func (b *batch) has(c sqlrewrite.Control) bool {
 	return slices.ContainsFunc(b.prog.parts, func(t part) bool { return t.control == c })
 }
 
-// wantsBlock says whether a statement runs in a transaction block only, for which the implicit one of a query counts.
-func (b *batch) wantsBlock() bool {
-	if len(b.prog.parts) < 2 || b.f.transaction().status != 'I' || b.f.openAtServer() {
-		return false
+// openBlock opens a transaction block of ours in front of a statement that runs in a block only, if none is open: for it, that of
+// a query string counts.
+func (b *batch) openBlock(t *part) {
+	if t.control == sqlrewrite.ControlNeedsBlock && len(b.prog.parts) > 1 && !b.block && !b.inBlock {
+		b.block = true
+		b.statement("BEGIN", quiet)
 	}
-	for i := range b.prog.parts {
-		switch b.prog.parts[i].control {
-		case sqlrewrite.ControlNeedsBlock:
-			return true
-		case sqlrewrite.ControlBegin:
-			return false
-		}
+}
+
+// followBlock notes what a statement that was sent does to the transaction block. What begins a block takes ours over, as it takes
+// over the transaction of a query string.
+func (b *batch) followBlock(t *part) {
+	switch t.control {
+	case sqlrewrite.ControlBegin:
+		b.block, b.inBlock = false, true
+	case sqlrewrite.ControlEnd:
+		b.block, b.inBlock = false, false
 	}
-	return false
 }
 
 // part runs one statement. done says that the query has been answered to its end.
@@ -197,8 +202,7 @@ func (b *batch) settle() (done bool, err error) {
 // query only.
 func (b *batch) askEncoding() error {
 	f := b.f
-	text := []byte(b.prog.text)
-	if f.transaction().status == 'E' || !f.openAtServer() || !containsFold(text, "client_encoding") && !containsFold(text, "names") {
+	if !b.prog.encodes || f.transaction().status == 'E' || !f.openAtServer() {
 		return nil
 	}
 	rows, err := f.question("SELECT pg_catalog.current_setting('client_encoding')")
@@ -217,6 +221,9 @@ func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 		}
 		if t, err = f.executed(b.prog, t); err != nil {
 			return true, b.failWith(err)
+		}
+		if t.refusal != nil {
+			return true, b.fail(t.refusal)
 		}
 	}
 	rw := t.rewrite
@@ -248,6 +255,12 @@ func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 			return true, b.fail(e)
 		}
 	}
+	b.openBlock(t)
+	if b.block && t.control == sqlrewrite.ControlBegin {
+		run := *q.run
+		run.dropNotice, run.holdComplete = true, last
+		q = &queryMessages{m: q.m, parse: q.parse, reply: q.reply, describe: q.describe, run: &run, last: &run}
+	}
 	f.queue(q.parse, 'P'|quietAnswer|replied, q.reply)
 	f.queue(appendBind(nil, "", "", &bindMessage{}, values), 'B'|quietAnswer|replied, q.reply)
 	f.queue(describeUnnamed, 'D'|replied, q.describe)
@@ -255,10 +268,11 @@ func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 	if last {
 		run = q.last
 	}
-	f.queue(executeUnnamed, 'E'|replied, run)
-	if t.control == sqlrewrite.ControlEnd {
-		b.block = false
+	if q.m.harvests() {
+		f.s.beginHarvest()
 	}
+	f.queue(executeUnnamed, 'E'|replied, run)
+	b.followBlock(t)
 	if rw.Prepares != "" {
 		return b.prepared(q.m)
 	}
@@ -337,6 +351,8 @@ func (b *batch) valuesFor(m *remote) (values [][]byte, done bool, err error) {
 // harvested waits for the rows of a harvested statement.
 func (b *batch) harvested() (done bool, err error) {
 	state, err := b.f.settle()
+	b.f.side.leave()
+	b.f.s.endHarvest()
 	if err != nil {
 		return true, err
 	}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"encoding/binary"
 	"io"
 	"sync"
 	"time"
@@ -35,12 +36,23 @@ func (r *cancelRegistry) find(key []byte) *session {
 	return r.sessions[string(key)]
 }
 
-// cancelRequest ends the wait of the session that the key names, or else passes the request on. Like PostgreSQL it
-// answers nothing but the end of the connection, and only after the request has taken effect.
+// cancelRequest ends the wait of the session that the key names, or else passes the request on, and does both where the server
+// works on the statement as well. Like PostgreSQL it answers nothing but the end of the connection, and only after the
+// request has taken effect.
 func (s *Server) cancelRequest(req *startup) {
-	if sess := s.cancels.find(req.cancelKey); sess != nil && sess.interrupt(errCanceled) {
-		return
+	if sess := s.cancels.find(req.cancelKey); sess != nil {
+		interrupted, harvesting := sess.cancel()
+		if harvesting {
+			defer sess.passing.Done()
+		} else if interrupted {
+			return
+		}
 	}
+	s.passCancel(req.raw)
+}
+
+// passCancel passes a cancel request on to the server, and returns when it has taken effect.
+func (s *Server) passCancel(raw []byte) {
 	server, err := s.dial()
 	if err != nil {
 		s.cfg.Logger.Error().Err(err).Str("upstream", s.cfg.Upstream).Msg("cannot pass on a cancel request")
@@ -50,7 +62,52 @@ func (s *Server) cancelRequest(req *startup) {
 	if server.SetDeadline(time.Now().Add(s.cfg.StartupTimeout)) != nil {
 		return
 	}
-	if _, err := server.Write(req.raw); err == nil {
+	if _, err := server.Write(raw); err == nil {
 		_, _ = io.Copy(io.Discard, server)
 	}
+}
+
+// cancel ends the wait of the running statement and says whether there was one. If harvesting, the server works on it, too: a
+// request that is passed on to it has been counted in passing.
+func (s *session) cancel() (interrupted, harvesting bool) {
+	s.waitMu.Lock()
+	defer s.waitMu.Unlock()
+	if s.harvesting {
+		s.passing.Add(1)
+	}
+	if s.cancelWait != nil {
+		s.cancelWait(errCanceled)
+	}
+	return s.cancelWait != nil, s.harvesting
+}
+
+// beginHarvest and endHarvest stand around a statement of which rows are harvested. No cancel request that is passed on to the
+// server for it is left when endHarvest returns, so that none can hit what comes next.
+func (s *session) beginHarvest() {
+	s.waitMu.Lock()
+	s.harvesting = true
+	s.waitMu.Unlock()
+}
+
+func (s *session) endHarvest() {
+	s.waitMu.Lock()
+	s.harvesting = false
+	s.waitMu.Unlock()
+	s.passing.Wait()
+}
+
+// stopHarvest has the server end the statement of which rows are harvested, since a call has failed.
+func (s *session) stopHarvest() {
+	s.waitMu.Lock()
+	defer s.waitMu.Unlock()
+	if !s.harvesting || s.cancelKey == "" {
+		return
+	}
+	s.passing.Add(1)
+	raw := binary.BigEndian.AppendUint32(nil, uint32(8+len(s.cancelKey)))
+	raw = append(binary.BigEndian.AppendUint32(raw, codeCancelRequest), s.cancelKey...)
+	go func() {
+		defer s.passing.Done()
+		s.srv.passCancel(raw)
+	}()
 }

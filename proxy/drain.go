@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"crypto/tls"
 	"net"
 	"syscall"
 	"time"
@@ -84,6 +85,9 @@ func (s *session) endIfDraining() {
 	s.ended = true
 	e := &pgError{code: codeAdminShutdown, message: "terminating connection due to administrator command"}
 	lastWords(s.client, e.append(nil, "FATAL"))
+	if _, ok := s.client.(*tls.Conn); ok {
+		_ = closeWrite(s.client)
+	}
 	lastWords(s.server, []byte{'X', 0, 0, 0, 4})
 	s.abort()
 }

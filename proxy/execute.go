@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/raftproxy/raftproxy/sqlrewrite"
@@ -16,8 +17,11 @@ func (f *frontend) mayExecute(text []byte) bool {
 
 // containsFold says whether a text has a lower-case ASCII word in it, in any case.
 func containsFold(text []byte, word string) bool {
+	if word == "" {
+		return true
+	}
 	for i := 0; i+len(word) <= len(text); i++ {
-		if text[i]|0x20 == word[0] && strings.EqualFold(string(text[i:i+len(word)]), word) {
+		if c := text[i]; (c == word[0] || c|0x20 == word[0]) && strings.EqualFold(string(text[i:i+len(word)]), word) {
 			return true
 		}
 	}
@@ -52,6 +56,19 @@ func (f *frontend) readOptions() sqlrewrite.Options {
 	return sqlrewrite.Options{StandardConformingStrings: f.settings.standardConformingStrings}
 }
 
+var (
+	errSetByExecute = &pgError{
+		code: codeFeatureNotSupported, message: "raftable(key, value) cannot be used here",
+		detail: "Nothing was set.", hint: "Run the prepared statement by itself, as in EXECUTE name.",
+	}
+	errKeyOfExecute = &pgError{
+		code:    codeFeatureNotSupported,
+		message: "EXECUTE cannot run this statement, since its key is a parameter and it was prepared by the protocol",
+		detail:  "Nothing was read or set.",
+		hint:    "Run it by Bind, or prepare it with PREPARE.",
+	}
+)
+
 // executed gives a part, or if it executes a statement with calls, one that gives it what it needs. The server owes nothing.
 func (f *frontend) executed(prog *program, t *part) (*part, error) {
 	if t.local != nil || t.refusal != nil || f.ext == nil {
@@ -69,8 +86,15 @@ func (f *frontend) executed(prog *program, t *part) (*part, error) {
 			return t, err
 		}
 		c := *t
-		c.rewrite = e.WithArguments(t.rewrite, p.remote.rw, p.remote.params == 0)
-		c.arguments = len(p.remote.rw.Values)
+		switch rw := p.remote.rw; {
+		case len(rw.Harvest) > 0 && (e.Into || e.Analyze):
+			c.refusal = errSetByExecute
+		case slices.ContainsFunc(rw.Values, func(v sqlrewrite.Value) bool { return v.Key.Param > 0 }):
+			c.refusal = errKeyOfExecute
+		default:
+			c.rewrite = e.WithArguments(t.rewrite, rw, p.remote.params == 0)
+			c.arguments = len(rw.Values)
+		}
 		return &c, nil
 	}
 	return t, nil

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 )
@@ -200,7 +201,7 @@ func (f *frontend) reads(typ byte, size int, msg []byte) bool {
 	case 'S':
 		return size == headerSize && (f.skipping || f.ext.live())
 	case 'B':
-		return f.ext.live() && (size <= f.s.srv.cfg.InspectLimit || size <= maxBind && f.isOurs('B', msg[headerSize:]))
+		return f.ext.live() && (size <= f.s.srv.cfg.InspectLimit || size <= maxBind && (bytes.Count(msg[headerSize:], []byte{0}) < 2 || f.isOurs('B', msg[headerSize:])))
 	case 'E', 'D', 'C', 'H':
 		return f.ext.live() && size <= f.s.srv.cfg.InspectLimit
 	}

@@ -156,12 +156,15 @@ func (f *frontend) settingChanges() uint64 {
 
 // question asks the server something that the client must not notice, and gives the first column of the answer's rows.
 func (f *frontend) question(sql string) ([][]byte, error) {
-	const name = "raftproxy"
+	const name = "raftproxy: a question"
 	forwarded, unnamed, open := f.forwarded, f.serverUnnamed, f.openAtServer() || f.forwarded
 	rows := &answerRows{}
 	r := &reply{rows: rows}
 	b := append([]byte{'P', 0, 0, 0, 0}, name...)
 	b = append(append(append(b, 0), sql...), 0)
+	// What a question that was broken off has left behind goes first.
+	f.queue(closeOf('P', name), 'C'|quiet, nil)
+	f.queue(closeOf('S', name), 'C'|quiet, nil)
 	f.queue(finishMessage(append(b, 0, 0), 0), 'P'|quiet|replied, r)
 	f.queue(appendBind(nil, name, name, &bindMessage{}, nil), 'B'|quiet|replied, r)
 	f.queue(executeMessage(name), 'E'|quiet|replied, r)

@@ -15,7 +15,8 @@ type harvest struct {
 	reply *reply
 	rows  [][]byte // bodies of DataRow
 	bytes int
-	done  int // rows of the statement that were run before these
+	done  int  // rows of the statement that were run before these
+	loose bool // the statement's rows are no longer held until it ends
 }
 
 // How many rows and bytes are gathered before they are run.
@@ -33,7 +34,7 @@ func (h *harvest) mustRun(next byte) bool {
 
 func (h *harvest) add(r *reply, body []byte) {
 	if h.reply != r {
-		h.reply, h.done = r, 0
+		h.reply, h.done, h.loose = r, 0, false
 	}
 	h.rows = append(h.rows, append([]byte(nil), body...))
 	h.bytes += len(body)
@@ -80,17 +81,27 @@ func (b *backend) runHarvest() []byte {
 		o.mu.Lock()
 		o.harvestError = err
 		o.mu.Unlock()
+		b.s.stopHarvest()
 	}
 	switch {
-	case !h.reply.fills:
+	case !h.reply.fills || h.loose:
 		return r.out
 	case err != nil:
 		b.held = nil
 	default:
 		b.held = append(b.held, r.out...)
 	}
+	if len(b.held) > heldLimit {
+		// Too much to wait for the end: an error that is still to come will find the client with rows.
+		held := b.held
+		b.held, h.loose = nil, true
+		return held
+	}
 	return nil
 }
+
+// heldLimit bounds what is held of the rows of a statement that changes something, in bytes.
+const heldLimit = 4 << 20
 
 // row runs the calls of one row from left to right.
 func (r *harvestRun) row(body []byte, number int) *pgError {
@@ -128,7 +139,10 @@ func (r *harvestRun) fields(rest []byte, number int) *pgError {
 			r.out = append(r.out, field...)
 			continue
 		}
-		args, ok := arrayElements(field[4:], columnFormat(r.formats, i))
+		args, ok, e := r.arguments(field[4:], columnFormat(r.formats, i))
+		if e != nil {
+			return r.failed(e, number, 0)
+		}
 		if size < 0 || !ok || len(args) != r.shape.rw.Harvest[which].Args {
 			return errHarvest("the server sent no array of arguments")
 		}
@@ -143,17 +157,29 @@ func errHarvest(what string) *pgError {
 	return &pgError{code: codeInternal, message: "raftable: " + what}
 }
 
-// call runs one call and appends its result.
-func (r *harvestRun) call(op sqlrewrite.Op, args [][]byte, number int) *pgError {
-	for i, a := range args {
-		if a == nil || i == 2 {
-			continue
-		}
-		var e *pgError
-		if args[i], e = r.b.settings.toUTF8(a); e != nil {
-			return e
+// arguments takes an array of arguments apart, and brings them into the table's encoding. In text form the array is in the
+// client's encoding as a whole, some of which have bytes of backslashes and quotes inside of characters.
+func (r *harvestRun) arguments(b []byte, format int16) (args [][]byte, ok bool, e *pgError) {
+	g := &r.b.settings
+	if format != 1 {
+		if b, e = g.toUTF8(b); e != nil {
+			return nil, false, e
 		}
 	}
+	args, ok = arrayElements(b, format)
+	for i, a := range args {
+		if a == nil || format != 1 {
+			continue
+		}
+		if args[i], e = g.toUTF8(a); e != nil {
+			return nil, false, e
+		}
+	}
+	return args, ok, nil
+}
+
+// call runs one call and appends its result.
+func (r *harvestRun) call(op sqlrewrite.Op, args [][]byte, number int) *pgError {
 	if op == sqlrewrite.OpGet {
 		return r.get(args[0])
 	}

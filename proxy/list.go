@@ -66,6 +66,7 @@ func (f *frontend) listRow(c *cursor, lists []list) error {
 	at := len(f.out)
 	f.out = appendRowStart(f.out, len(c.st.Columns))
 	record := 0
+	raw := lists
 	if f.settings.foreignEncoding != "" {
 		converted, err := f.convertRows(lists)
 		if err != nil {
@@ -81,6 +82,15 @@ func (f *frontend) listRow(c *cursor, lists []list) error {
 			f.out = appendValue(f.out, l.key)
 		case col.Op == sqlrewrite.OpValue:
 			f.out = appendValue(f.out, l.value)
+		case col.Op == sqlrewrite.OpListRecord && f.settings.foreignEncoding != "" && l.ok && formatOf(c.formats, i) != 1:
+			// Quotes are put around characters, not around the bytes of another encoding.
+			text, e := f.settings.fromUTF8(appendRecordText(nil, raw[record].key, raw[record].value)[4:])
+			if e != nil {
+				f.out = f.out[:at]
+				return e
+			}
+			f.out = appendValue(f.out, text)
+			record = min(record+1, len(lists)-1)
 		case col.Op == sqlrewrite.OpListRecord:
 			f.out = appendRecord(f.out, l, formatOf(c.formats, i))
 			record = min(record+1, len(lists)-1)

@@ -63,6 +63,8 @@ type owed struct {
 	watchTags  bool   // the session has named statements or portals of ours
 	// settingChanges counts the commands that may have changed a setting.
 	settingChanges uint64
+	// changed: one of them ran in the transaction that is open, whose end may take it back.
+	changed bool
 	// harvestError is the error of a call in a row of the statement that runs now.
 	harvestError *pgError
 	tx           transaction
@@ -230,6 +232,7 @@ func (o *owed) completed(tag []byte) {
 	for _, t := range settingTags {
 		if bytes.HasPrefix(tag, t) {
 			o.settingChanges++
+			o.changed = true
 		}
 	}
 	switch {
@@ -250,6 +253,7 @@ func (o *owed) completed(tag []byte) {
 // settingTags begin the tags of commands that may change a setting, or take a change back.
 var settingTags = [][]byte{
 	[]byte("SET"), []byte("RESET"), []byte("DISCARD"), []byte("ROLLBACK"), []byte("COMMIT"), []byte("DO\x00"), []byte("CALL\x00"),
+	[]byte("PREPARE TRANSACTION"),
 }
 
 // failed follows the server after an ErrorResponse: in an extended query it discards all messages up to Sync.
@@ -300,12 +304,16 @@ func (o *owed) ready(status byte) {
 			break
 		}
 	}
-	o.copyIn = false
+	o.copyIn, o.skipping = false, false
 	o.open = o.extended > 0
 	o.started = true
 	o.tx.status, o.tx.inDoubt = status, false
 	if status == 'I' && e&private == 0 {
 		o.tx.ends++
+		if o.changed {
+			o.changed = false
+			o.settingChanges++
+		}
 	}
 }
 

@@ -1,6 +1,9 @@
 package proxy
 
-import "bytes"
+import (
+	"bytes"
+	"strings"
+)
 
 // portal finds a portal of ours that its transaction's end has not taken.
 func (f *frontend) portal(name string) (*portal, *pgError) {
@@ -101,6 +104,27 @@ func (f *frontend) replaces(typ byte, body []byte) (portal string, ok bool) {
 	raw, _, _ := bytes.Cut(body, []byte{0})
 	name := nameOf(raw)
 	return name, f.ext.portals[name] != nil || len(raw) == 0 && f.ext.stalePortal
+}
+
+// fetchesHarvest says whether a text may read a portal by SQL of which the rows have sets to run, which only Execute does.
+func (f *frontend) fetchesHarvest(text []byte) bool {
+	if f.ext == nil {
+		return false
+	}
+	for name, o := range f.ext.portals {
+		if name != "" && o.remote != nil && o.remote.harvests() && containsFold(text, strings.ToLower(name)) &&
+			(containsFold(text, "fetch") || containsFold(text, "move")) {
+			return true
+		}
+	}
+	return false
+}
+
+var errFetchHarvest = &pgError{
+	code:    codeFeatureNotSupported,
+	message: "FETCH and MOVE cannot read a portal whose rows set keys",
+	detail:  "Nothing was set.",
+	hint:    "Read it with Execute messages.",
 }
 
 // alive says whether the transaction that a portal lives in is still open.

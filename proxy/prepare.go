@@ -22,6 +22,10 @@ func (f *frontend) parse(msg []byte) (ours bool, err error) {
 	if state == settledCopying {
 		return false, nil
 	}
+	if ok && f.fetchesHarvest(text) {
+		f.begin()
+		return true, f.fail(errFetchHarvest)
+	}
 	if call {
 		if prog := f.programOf(text); prog != nil && len(prog.parts) == 1 {
 			offered := false
@@ -93,6 +97,9 @@ func (f *frontend) prepare(name string, prog *program, msg []byte) error {
 		t, err := f.executed(prog, t)
 		if err != nil {
 			return f.failWith(err)
+		}
+		if t.refusal != nil {
+			return f.fail(t.refusal)
 		}
 		if t.rewrite == nil { // the name has become the server's
 			t = &part{rewrite: sqlrewrite.Whole(0, len(prog.text)), params: t.params}

@@ -24,6 +24,8 @@ type program struct {
 	forward bool // the whole text goes to the server
 	parts   []part
 	local   bool // all parts are local or refused
+	// encodes: the text may change client_encoding.
+	encodes bool
 	// executions are the EXECUTE statements in it.
 	executions []sqlrewrite.Execution
 	// setting: the text may change a setting of ours, or says something that only the server reads.
@@ -69,6 +71,7 @@ type argument struct {
 // compile makes the program of a text.
 func compile(text string, o sqlrewrite.Options) *program {
 	p := compilePlan(text, sqlrewrite.Parse(text, o))
+	p.encodes = containsFold([]byte(text), "client_encoding") || containsFold([]byte(text), "names")
 	if p.executions = sqlrewrite.Executions(text, o); len(p.executions) > 0 && p.forward {
 		for _, r := range sqlrewrite.Statements(text, o) {
 			p.parts = append(p.parts, part{start: r.Start, end: r.End, control: r.Control, params: r.MaxParam, fills: r.Fills})

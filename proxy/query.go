@@ -90,6 +90,9 @@ func (f *frontend) query(msg []byte) (ours bool, err error) {
 	if f.ext != nil {
 		f.ext.dropUnnamed()
 	}
+	if ok && f.fetchesHarvest(text) {
+		return true, f.finishFailed(errFetchHarvest)
+	}
 	var prog *program
 	if call {
 		prog = f.programOf(text)
@@ -168,14 +171,15 @@ func (f *frontend) runStatements(prog *program) (last *statement, rows int, err 
 	}
 	for i := range prog.parts {
 		t := &prog.parts[i]
+		if last != nil {
+			f.buffer()
+			f.out = last.appendComplete(f.out, rows)
+		}
 		if t.refusal != nil {
 			return nil, 0, t.refusal
 		}
 		if r := t.local.RefuseParams(); r != nil {
 			return nil, 0, refusal(r)
-		}
-		if last != nil {
-			f.out = last.appendComplete(f.out, rows)
 		}
 		f.out = t.local.appendQueryDesc(f.out)
 		f.simple.reset(t.local)

@@ -248,6 +248,9 @@ func (f *frontend) remoteMessage(typ byte, msg []byte, name string, p *prepared,
 			return true, f.failWith(err)
 		}
 	}
+	if o.remote.harvests() {
+		f.s.beginHarvest()
+	}
 	f.queue(msg, 'E'|replied, o.remote.about(o.formats))
 	switch {
 	case o.remote.prepares:
@@ -283,6 +286,8 @@ func (f *frontend) onlyReplied() bool {
 // awaitHarvest waits until the rows of a harvested statement have been run, and fails if one has.
 func (f *frontend) awaitHarvest() error {
 	state, err := f.settle()
+	f.side.leave()
+	f.s.endHarvest()
 	if err != nil {
 		return err
 	}
@@ -327,6 +332,11 @@ func (f *frontend) bindRemote(body []byte, r *remote) (bool, error) {
 		return true, f.failSettled(e)
 	}
 	f.queue(appendBind(nil, string(m.portal), string(m.statement), m, values), 'B'|replied, r.about(nil))
+	if len(f.queued) >= bufferSize {
+		if err := f.forward(nil); err != nil {
+			return true, err
+		}
+	}
 	f.ext.dropPortal(name)
 	f.ext.portals[name] = &portal{remote: r, tx: f.transaction(), cursor: cursor{formats: m.resultFormats}}
 	if name == "" {
@@ -358,21 +368,43 @@ func (f *frontend) valuesFor(r *remote, m *bindMessage, statement string) ([][]b
 		}
 		return f.evaluate(r.rw.Values, m.values, r.types)
 	}
+	return nil, f.reparse(r, statement)
+}
+
+// reparse gives the server a statement anew that has values in its text, if they have changed.
+func (f *frontend) reparse(r *remote, statement string) error {
+	state, err := f.settle()
+	switch {
+	case err != nil || state != settledIdle:
+		return err
+	case f.transaction().status == 'E':
+		return errFailedTransaction
+	}
 	old := r.literals
 	if err := f.renewLiterals(r); err != nil {
-		return nil, err
+		r.literals = old
+		return err
 	}
 	if sameLiterals(old, r.literals) {
-		return nil, nil
+		return nil
 	}
 	msg, e := r.parseMessage(statement, &f.settings)
 	if e != nil {
-		return nil, e
+		r.literals = old
+		return e
 	}
-	f.queue(closeOf('S', statement), 'C'|quiet, nil)
+	again := prepared{}
 	reply := r.reply(nil)
+	reply.prepared = &again
+	f.queue(closeOf('S', statement), 'C'|quiet, nil)
 	f.queue(msg, 'P'|quietAnswer|replied, reply)
-	return nil, nil
+	if _, err := f.settle(); err != nil {
+		return err
+	}
+	if !again.confirmed {
+		delete(f.ext.stmts, nameOf([]byte(statement))) // the server has lost it, and the client the transaction
+	}
+	return nil
 }
 
 func sameLiterals(a, b []*string) bool {

@@ -25,6 +25,8 @@ type reply struct {
 	fills bool
 	// query: the message stands for a simple query.
 	query bool
+	// dropNotice: what the server says of a transaction that is open already is about one of ours.
+	dropNotice bool
 	// dropNoData: the client asked for no description, so none is to be denied.
 	dropNoData bool
 	// holdComplete: the CommandComplete goes out only with the ReadyForQuery, as that of the last statement of a query.
@@ -41,13 +43,16 @@ type answerRows struct {
 	failed *pgError // the server's error, if there was one
 }
 
-// fail keeps the error of an ErrorResponse's body. It says whether that ends the session, so that the client must know it.
-func (a *answerRows) fail(body []byte) (fatal bool) {
+// isFatal says whether an ErrorResponse's body is that of an error that ends the session.
+func isFatal(body []byte) bool {
+	return bytes.Contains(body, []byte("\x00VFATAL\x00")) || bytes.Contains(body, []byte("\x00VPANIC\x00"))
+}
+
+// fail keeps the error of an ErrorResponse's body.
+func (a *answerRows) fail(body []byte) {
 	a.failed = &pgError{code: codeInternal}
 	for _, f := range splitFields(body) {
 		switch f[0] {
-		case 'V':
-			fatal = f[1:] == "FATAL" || f[1:] == "PANIC"
 		case 'C':
 			a.failed.code = f[1:]
 		case 'M':
@@ -58,7 +63,6 @@ func (a *answerRows) fail(body []byte) (fatal bool) {
 			a.failed.hint = f[1:]
 		}
 	}
-	return fatal
 }
 
 // sentText is a text that the server has instead of the client's.

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -59,6 +60,8 @@ type session struct {
 	waitMu     sync.Mutex
 	terminated bool                    // nothing of the session may wait any more
 	cancelWait context.CancelCauseFunc // ends the wait of the statement that runs now; nil when none waits
+	harvesting bool                    // the server runs a statement of which rows are harvested
+	passing    sync.WaitGroup          // cancel requests that are on their way to the server meanwhile
 }
 
 var (
@@ -173,6 +176,7 @@ func (s *session) endBack(err error) {
 	s.back.end()
 	s.logEnd("server", err)
 	// Whatever the server said has been passed on, or cannot be; nothing more can come.
+	s.closeNotify()
 	s.abort()
 }
 
@@ -192,6 +196,15 @@ func (s *session) logEnd(side string, err error) {
 		return
 	}
 	s.log.Debug().Err(err).Str("side", side).Msg("connection ended")
+}
+
+// closeNotify tells a client with TLS that its stream ends here, and was not cut off, as postgres would. The TLS library
+// bounds how long that takes.
+func (s *session) closeNotify() {
+	if _, ok := s.client.(*tls.Conn); ok && s.clientMu.TryLock() {
+		_ = closeWrite(s.client)
+		s.clientMu.Unlock()
+	}
 }
 
 func closeWrite(c conn) error {

@@ -18,8 +18,8 @@ const (
 	codeGSSENCRequest = 80877104
 )
 
-// maxStartupPacket is PostgreSQL's own limit.
-const maxStartupPacket = 10_000
+// maxStartupPacket is PostgreSQL's own limit: the length itself does not count.
+const maxStartupPacket = 4 + 10_000
 
 // maxRequests is how many SSLRequests and GSSENCRequests a client may send before its startup packet.
 const maxRequests = 4

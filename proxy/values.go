@@ -20,8 +20,8 @@ const maxWholeTable = 64 << 20
 func errWholeTable() *pgError {
 	return &pgError{
 		code:    "54000",
-		message: "the table is too large for this statement",
-		detail:  "The statement needs the whole table, which is more than 64 MiB.",
+		message: "the values that this statement needs are too large",
+		detail:  "Together they are more than 64 MiB; a get of an expression and a list elsewhere than alone in FROM need the whole table.",
 		hint:    "Use constants or parameters as keys: raftable('key') sends one value only. Or list the table with SELECT * FROM raftable().",
 	}
 }
@@ -43,6 +43,7 @@ const quickValues = 100
 // client's, in the client's encoding.
 func (f *frontend) evaluate(values []sqlrewrite.Value, params [][]byte, types []uint32) ([][]byte, error) {
 	out := make([][]byte, len(values))
+	size := 0
 	if len(values) > quickValues {
 		f.side.leave()
 	}
@@ -57,6 +58,9 @@ func (f *frontend) evaluate(values []sqlrewrite.Value, params [][]byte, types []
 		}
 		if err != nil {
 			return nil, err
+		}
+		if size += len(out[i]); size > maxWholeTable {
+			return nil, errWholeTable()
 		}
 	}
 	return out, nil

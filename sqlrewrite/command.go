@@ -228,6 +228,10 @@ func controlOf(n *pg_query.Node) Control {
 		*pg_query.Node_AlterSystemStmt, *pg_query.Node_CreateSubscriptionStmt, *pg_query.Node_AlterSubscriptionStmt,
 		*pg_query.Node_DropSubscriptionStmt:
 		return ControlAlone
+	case *pg_query.Node_DiscardStmt:
+		if s.DiscardStmt.Target == pg_query.DiscardMode_DISCARD_ALL {
+			return ControlAlone
+		}
 	case *pg_query.Node_IndexStmt:
 		if s.IndexStmt.Concurrent {
 			return ControlAlone
