@@ -1,0 +1,103 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/raftproxy/raftproxy/internal/pgtest"
+)
+
+// endless is FROM of a statement that postgres would not come to the end of.
+const endless = " FROM generate_series(1, 1000000) g, generate_series(1, 1000000) h"
+
+// TestHarvestOfEndlessRows ends statements that postgres goes on with, by a cancel in a waiting set and by an error in a row: postgres
+// must learn of both, and what comes next must be left alone.
+func TestHarvestOfEndlessRows(t *testing.T) {
+	pg := pgtest.New(t, pgtest.Options{})
+	table := newMapTable()
+	waiting := make(chan struct{}, 1)
+	table.block = func(ctx context.Context) error {
+		select {
+		case waiting <- struct{}{}:
+		default:
+		}
+		<-ctx.Done()
+		return &mapError{code: "57014", message: "canceling statement due to user request"}
+	}
+	_, addr := startProxy(t, Config{Upstream: pg.Addr(), Table: table, Logger: testLogger(t)})
+	w := dialWire(t, addr)
+	w.send(query("SELECT raftable('k' || g, 'v', 3600000)" + endless))
+	<-waiting
+	cancelRequest(t, addr, w.key)
+	expectEnd(t, w, "57014")
+	w.expect("SELECT 1", `D "1"`)
+	table.mu.Lock()
+	table.block = nil
+	table.mu.Unlock()
+	w.send(query("SELECT raftable(CASE WHEN g < 1000 THEN NULL ELSE 'k' END, 'v')" + endless))
+	expectEnd(t, w, "22004")
+	w.expect("BEGIN", "Z T")
+	w.send(query("SELECT raftable(NULL, 'v'), g" + endless))
+	expectEnd(t, w, "22004")
+	w.expect("SELECT 1", `C="25P02"`)
+	w.expect("ROLLBACK", "Z I")
+	w.expect("SELECT pg_sleep(0.01)::text", `D ""`)
+}
+
+// expectEnd reads up to ReadyForQuery and looks for an error.
+func expectEnd(t *testing.T, w *wireConn, code string) {
+	t.Helper()
+	w.deadline()
+	found := false
+	for {
+		typ, body, err := w.read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = found || typ == 'E' && strings.Contains(string(body), "C"+code+"\x00")
+		if typ == 'Z' {
+			break
+		}
+	}
+	if !found {
+		t.Fatalf("no error %s", code)
+	}
+}
+
+// TestTLSStreamsEnd has sessions end by the client and by the server: a client with TLS must be able to tell the end of the stream
+// from one that was cut off.
+func TestTLSStreamsEnd(t *testing.T) {
+	ca := newAuthority(t)
+	cert := ca.issue("both", "127.0.0.1")
+	pg := pgtest.New(t, pgtest.Options{})
+	_, addr := startProxy(t, Config{
+		Upstream: pg.Addr(), Table: newMapTable(), Logger: testLogger(t), Access: Access{ClientTLS: cert.clientTLS(ClientTLSAllow)},
+	})
+	for _, last := range [][]byte{{'X', 0, 0, 0, 4}, query("SELECT pg_terminate_backend(pg_backend_pid())")} {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(wireTimeout))
+		if _, err := c.Write(sslRequest); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		s := tls.Client(c, &tls.Config{InsecureSkipVerify: true})
+		if _, err := s.Write(append(startWire(3<<16), last...)); err != nil {
+			t.Fatal(err)
+		}
+		if said, err := io.ReadAll(s); err != nil || errors.Is(err, io.ErrUnexpectedEOF) || len(said) == 0 {
+			t.Errorf("after %q: %d bytes, %v", last, len(said), err)
+		}
+	}
+}
