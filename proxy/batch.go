@@ -207,7 +207,11 @@ func (b *batch) askEncoding() error {
 	}
 	rows, err := f.question("SELECT pg_catalog.current_setting('client_encoding')")
 	if err == nil && len(rows) == 1 {
-		f.settings.set([]byte("client_encoding"), rows[0])
+		o := &f.s.owed
+		o.mu.Lock()
+		f.s.back.settings.set([]byte("client_encoding"), rows[0])
+		f.upToDate()
+		o.mu.Unlock()
 	}
 	return err
 }
