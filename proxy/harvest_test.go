@@ -371,6 +371,7 @@ func TestHarvestFollowsSettings(t *testing.T) {
 	p := newScripted(t, func(msgs []byte) (out []byte) {
 		switch {
 		case bytes.Contains(msgs, []byte("current_setting")):
+			out = append(append(out, newMessage('3', nil)...), newMessage('3', nil)...)
 			out = append(append(out, newMessage('1', nil)...), newMessage('2', nil)...)
 			out = append(append(out, newMessage('D', row(nil))...), newMessage('D', row("1ms"))...)
 			out = append(append(out, newMessage('C', []byte("SELECT 2\x00"))...), newMessage('3', nil)...)
