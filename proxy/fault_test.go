@@ -195,6 +195,9 @@ func (s *faultServer) serve(c net.Conn) {
 	if err != nil {
 		return
 	}
+	if len(raw) >= 4 && binary.BigEndian.Uint32(raw) == codeCancelRequest {
+		return // the proxy stops a statement of which a row has failed, which the model has come to the end of
+	}
 	run := &faultRun{rnd: rand.New(rand.NewPCG(1, 2))}
 	if _, after, ok := bytes.Cut(raw, []byte("application_name\x00")); ok {
 		name, _, _ := bytes.Cut(after, []byte{0})
