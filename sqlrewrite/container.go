@@ -249,17 +249,29 @@ func (s *site) names() *pg_query.ResTarget {
 	}
 }
 
-// compared reports whether a call is an operand of a comparison. There a sub-select would do nothing but cost: it keeps postgres from
-// evaluating what stands around a value when it plans, where an error would come too soon, but a comparison of texts has none.
+// compared reports whether a call is an operand of a comparison that is a condition of WHERE or ON, or one of several. There a
+// sub-select would do nothing but cost: it keeps postgres from evaluating what stands around a value when it plans. Elsewhere that
+// could be seen: an error would come too soon, and a CASE that is decided has another type modifier.
 func (s *site) compared() bool {
-	for _, side := range []protoreflect.Name{"lexpr", "rexpr"} {
-		e, ok := in[*pg_query.A_Expr](s, 0, side)
-		if !ok || e.Kind != pg_query.A_Expr_Kind_AEXPR_OP || len(e.Name) != 1 {
-			continue
-		}
-		switch e.Name[0].GetString_().GetSval() {
-		case "=", "<>", "<", ">", "<=", ">=":
-			return true
+	last := len(s.around) - 1
+	e, ok := s.around[last].node.Interface().(*pg_query.A_Expr)
+	if !ok || e.Kind != pg_query.A_Expr_Kind_AEXPR_OP || len(e.Name) != 1 {
+		return false
+	}
+	switch e.Name[0].GetString_().GetSval() {
+	case "=", "<>", "<", ">", "<=", ">=":
+	default:
+		return false
+	}
+	for i := last - 1; i >= 0; i-- {
+		switch s.around[i].node.Interface().(type) {
+		case *pg_query.BoolExpr:
+		case *pg_query.SelectStmt, *pg_query.UpdateStmt, *pg_query.DeleteStmt:
+			return s.around[i].field == "where_clause"
+		case *pg_query.JoinExpr:
+			return s.around[i].field == "quals"
+		default:
+			return false
 		}
 	}
 	return false
