@@ -100,31 +100,3 @@ func BenchmarkLocal(b *testing.B) {
 		benchFeed(b, benchSession(b, nil), messages(b, `query "SELECT raftable('k', 'v')"`))
 	})
 }
-
-// BenchmarkRewritten measures what a statement costs that postgres runs with a value put in, beside the same with a constant.
-func BenchmarkRewritten(b *testing.B) {
-	row := append([]byte{'D', 0, 0, 0, 16, 0, 1, 0, 0, 0, 6}, "abcdef"...)
-	description := []byte("T\x00\x00\x00\x1b\x00\x01a\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x19\xff\xff\xff\xff\xff\xff\x00\x00")
-	end := []byte("C\x00\x00\x00\x0dSELECT 1\x00Z\x00\x00\x00\x05I")
-	const parsed, bound = "1\x00\x00\x00\x04", "2\x00\x00\x00\x04"
-	b.Run("simple", func(b *testing.B) {
-		s := benchSession(b, bytes.Join([][]byte{[]byte(parsed + bound), description, row, end}, nil))
-		benchFeed(b, s, messages(b, `query "SELECT a FROM t WHERE b = raftable('k')"`))
-	})
-	b.Run("prepared", func(b *testing.B) {
-		answer := []byte(parsed + "Z\x00\x00\x00\x05I")
-		s := benchSession(b, answer)
-		if err := s.front.feed(messages(b, `parse "s" "SELECT a FROM t WHERE b = raftable($1)"`, `sync`)); err != nil {
-			b.Fatal(err)
-		}
-		answer = bytes.Join([][]byte{[]byte(bound), row, end}, nil)
-		buf := make([]byte, len(answer))
-		s.server.(*fakeConn).write = func([]byte) {
-			copy(buf, answer)
-			if err := s.back.feed(buf); err != nil {
-				b.Fatal(err)
-			}
-		}
-		benchFeed(b, s, messages(b, `bind "" "s" "k"`, `execute ""`, `sync`))
-	})
-}
