@@ -272,7 +272,7 @@ func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 	if last {
 		run = q.last
 	}
-	if q.m.harvests() {
+	if q.m.harvests() && rw.Prepares == "" {
 		f.s.beginHarvest()
 	}
 	f.queue(executeUnnamed, 'E'|replied, run)

@@ -8,6 +8,9 @@
 // that contains the word raftable is looked up in the plan cache. From the server: backend.feed walks the headers, keeps
 // the account of what the server still owes (type owed), and passes the bytes on.
 //
+// A statement that needs postgres and the table is sent with values put in (type remote; type batch for simple queries), and
+// what the server answers is changed on its way back as a reply says.
+//
 // What an event loop runs must not block before it has left the loop, see type side.
 //
 // An answer of our own never overtakes one of the server's: it waits until the server owes nothing (frontend.settle) and

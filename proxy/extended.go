@@ -348,7 +348,7 @@ func (f *frontend) execute(body []byte) error {
 	return f.flushLong()
 }
 
-// closeMessage closes a statement or portal of ours. The server closes the stand-in of a named statement, and answers.
+// closeMessage closes a statement or portal of ours. What the server has as well, it closes, and answers.
 func (f *frontend) closeMessage(body []byte) (ours bool, err error) {
 	kind, raw, _ := target(body)
 	name := nameOf(raw)

@@ -50,6 +50,25 @@ func TestHarvestOfEndlessRows(t *testing.T) {
 	w.expect("SELECT pg_sleep(0.01)::text", `D ""`)
 }
 
+// TestPreparingIsNoHarvest has a session prepare sets by PREPARE, in both protocols: no statement of which rows are harvested runs
+// afterwards, so that a cancel of a waiting set stays with the proxy.
+func TestPreparingIsNoHarvest(t *testing.T) {
+	pg := pgtest.New(t, pgtest.Options{})
+	srv, addr := startProxy(t, Config{Upstream: pg.Addr(), Table: newMapTable(), Logger: testLogger(t)})
+	w := dialWire(t, addr)
+	w.expect("PREPARE a AS SELECT raftable($1, $2)", "C PREPARE")
+	w.run(&script{lines: []string{`> parse "" "PREPARE b AS SELECT raftable($1, $2)"`, `> bind "" ""`, `> execute ""`, "> sync", "> wait"}})
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	for s := range srv.sessions {
+		s.waitMu.Lock()
+		if s.harvesting {
+			t.Error("the session takes itself for harvesting")
+		}
+		s.waitMu.Unlock()
+	}
+}
+
 // expectEnd reads up to ReadyForQuery and looks for an error.
 func expectEnd(t *testing.T, w *wireConn, code string) {
 	t.Helper()

@@ -32,7 +32,7 @@ const scramPlus = "SCRAM-SHA-256-PLUS"
 
 // login is the part of a session in which the client proves who it is. It passes that on between client and postgres, message
 // by message: one of the client's for each that postgres asks for. It ends with postgres' AuthenticationOk; only then do
-// the two goroutines of the session start, which have no limits that somebody unknown could not abuse.
+// the session gets onto an event loop, or its two goroutines start, which have no limits that somebody unknown could not abuse.
 type login struct {
 	s              *session
 	client, server net.Conn

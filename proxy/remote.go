@@ -248,7 +248,7 @@ func (f *frontend) remoteMessage(typ byte, msg []byte, name string, p *prepared,
 			return true, f.failWith(err)
 		}
 	}
-	if o.remote.harvests() {
+	if o.remote.harvests() && !o.remote.prepares {
 		f.s.beginHarvest()
 	}
 	f.queue(msg, 'E'|replied, o.remote.about(o.formats))
