@@ -16,25 +16,44 @@ import (
 // The runtime's own poller would do the same with a goroutine for each side. A side's goroutine would have to be made
 // runnable, found by an idle processor and put to sleep again for every message, which costs more than all that the proxy does
 // with the message, and its stack is most of what an idle session takes.
+//
+// It waits in one of two ways. With an io_uring, what sockets have received comes with the event, and asking for more goes to the
+// kernel together with the wait for the next events: system calls are most of what forwarding costs. Where there is
+// none, it waits with epoll.
 type loop struct {
-	epoll int           // the set of sockets
-	wake  int           // an eventfd that ends the loop
+	ring  *uring        // nil for none
+	epoll int           // the set of sockets; -1 with a ring
+	wake  int           // an eventfd that ends a wait
 	rest  *rest         // to wait in while little happens
 	done  chan struct{} // closed when it has ended
 
-	mu    sync.Mutex
-	slots []slot
-	free  []int32 // slots of nobody
+	mu          sync.Mutex
+	slots       []slot
+	free        []int32 // slots of nobody
+	asks        []ask   // what other goroutines want of the ring
+	asleep      bool    // the loop does not look for them by itself
+	settled     int     // how often it was found out what was sent
+	settledCond sync.Cond
 
 	// What follows belongs to the goroutine that runs the loop.
-	events  [loopBatch]unix.EpollEvent
-	sides   [loopBatch]*side // of the events; nil for those that have gone
-	at, n   int              // events[at:n] are yet to be dealt with
-	woke    bool             // a goroutine was made runnable
-	ready   time.Time        // when the last wait ended
-	yielded time.Time        // when the scheduler last had a look
-	rests   int              // how many of the next waits are rests
+	events  [loopBatch]event
+	at, n   int       // events[at:n] are yet to be dealt with
+	woke    bool      // a goroutine was made runnable
+	ready   time.Time // when the last wait ended
+	yielded time.Time // when the scheduler last had a look
+	rests   int       // how many of the next waits are rests
 	stopped bool
+	polled  [loopBatch]unix.EpollEvent
+	results [loopBatch]cqe
+	asked   []ask // of which the ring hears now
+	outbox  outbox
+}
+
+// event is something that happened to a side's socket.
+type event struct {
+	side *side // nil if it has gone meanwhile
+	what uint32
+	in   received // what was read, with a ring
 }
 
 // slot is the place of a side in a loop. Events name it by token, so that late ones do not hit who has it next.
@@ -62,10 +81,6 @@ const (
 	restsAfter = 16
 )
 
-// readable are the events that a loop waits for at any time. Room to write is waited for only when it is needed: a unix
-// socket would report it after every read of the peer's.
-const readable = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET
-
 // What events mean for the one who reads and for the one who writes.
 const (
 	eventEnd  = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
@@ -73,40 +88,60 @@ const (
 	eventRoom = unix.EPOLLOUT | unix.EPOLLHUP | unix.EPOLLERR
 )
 
-func newLoop() (*loop, error) {
-	l := &loop{done: make(chan struct{})}
-	var err error
-	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return nil, os.NewSyscallError("epoll_create1", err)
-	}
-	if l.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		unix.Close(l.epoll)
-		return nil, os.NewSyscallError("eventfd", err)
-	}
-	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: wakeSlot}
-	err = os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, l.wake, &event))
-	if err == nil {
-		l.rest, err = newRest()
-	}
+// newLoop starts a loop, with an io_uring if it is given one, which is the loop's then.
+func newLoop(ring *uring) (*loop, error) {
+	l := &loop{ring: ring, epoll: -1, wake: -1, done: make(chan struct{})}
+	l.settledCond.L = &l.mu
+	err := l.open()
 	if err != nil {
-		unix.Close(l.wake)
-		unix.Close(l.epoll)
+		l.close()
 		return nil, err
 	}
 	go l.run()
 	return l, nil
 }
 
-// stop ends the loop, which has no sessions any more.
-func (l *loop) stop() {
-	_, _ = unix.Write(l.wake, binary.NativeEndian.AppendUint64(nil, 1))
-	<-l.done
-	l.rest.close()
-	unix.Close(l.wake)
-	unix.Close(l.epoll)
+func (l *loop) open() (err error) {
+	if l.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return os.NewSyscallError("eventfd", err)
+	}
+	if l.ring != nil {
+		l.watchWake()
+	} else if err = l.openEpoll(); err != nil {
+		return err
+	}
+	l.rest, err = newRest()
+	return err
 }
 
-// add starts watching a side's socket.
+func (l *loop) close() {
+	if l.ring != nil {
+		l.ring.close()
+	}
+	if l.rest != nil {
+		l.rest.close()
+	}
+	for _, fd := range []int{l.wake, l.epoll} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+}
+
+// stop ends the loop, which has no sessions any more.
+func (l *loop) stop() {
+	l.mu.Lock()
+	l.stopped = true
+	l.mu.Unlock()
+	l.signal()
+	<-l.done
+	l.close()
+}
+
+// signal ends the loop's wait.
+func (l *loop) signal() { _, _ = unix.Write(l.wake, binary.NativeEndian.AppendUint64(nil, 1)) }
+
+// add starts watching a side's socket. With a ring that begins when the side is released.
 func (l *loop) add(sd *side) error {
 	l.mu.Lock()
 	if len(l.free) == 0 {
@@ -119,6 +154,9 @@ func (l *loop) add(sd *side) error {
 	k := &sd.sock
 	k.loop, k.token = l, token{i, l.slots[i].generation}
 	l.mu.Unlock()
+	if l.ring != nil {
+		return nil
+	}
 	if err := l.control(unix.EPOLL_CTL_ADD, k, readable); err != nil {
 		l.forget(k)
 		return err
@@ -128,7 +166,9 @@ func (l *loop) add(sd *side) error {
 
 // remove ends watching a socket that will not be closed.
 func (l *loop) remove(k *sock) {
-	_ = l.control(unix.EPOLL_CTL_DEL, k, 0)
+	if l.ring == nil {
+		_ = l.control(unix.EPOLL_CTL_DEL, k, 0)
+	}
 	l.forget(k)
 }
 
@@ -137,18 +177,16 @@ func (l *loop) forget(k *sock) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	i := k.token.slot
-	l.slots[i] = slot{generation: l.slots[i].generation + 1}
+	l.slots[i] = slot{generation: (l.slots[i].generation + 1) & generationMask}
 	l.free = append(l.free, i)
 }
 
-// modify changes what a socket is watched for. What of it is already there is reported anew.
-func (l *loop) modify(k *sock, events uint32) error {
-	return l.control(unix.EPOLL_CTL_MOD, k, events)
-}
-
-func (l *loop) control(op int, k *sock, events uint32) error {
-	event := unix.EpollEvent{Events: events, Fd: k.token.slot, Pad: k.token.generation}
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, op, k.fd, &event))
+// find is the side that has a slot, nil if it has gone. The caller has mu.
+func (l *loop) find(t token) *side {
+	if s := l.slots[t.slot]; s.generation == t.generation {
+		return s.side
+	}
+	return nil
 }
 
 // run runs the loop until another goroutine does, or it is stopped.
@@ -157,40 +195,40 @@ func (l *loop) run() {
 	defer buffers.Put(buf)
 	for {
 		for l.at < l.n {
-			i := l.at
+			e := l.events[l.at]
+			l.events[l.at].side = nil
 			l.at++
-			sd := l.sides[i]
-			l.sides[i] = nil
-			if sd != nil && !l.handle(sd, l.events[i].Events, buf) {
+			if e.side != nil && !l.handle(&e, buf) {
 				return
 			}
 		}
-		if l.stopped {
+		if l.wait() {
 			close(l.done)
 			return
 		}
-		l.wait()
 	}
 }
 
 // handle deals with one event, and says whether this goroutine still runs the loop.
-func (l *loop) handle(sd *side, events uint32, buf *[bufferSize]byte) bool {
-	if events&eventRoom != 0 && sd.sock.roomy() {
+func (l *loop) handle(e *event, buf *[bufferSize]byte) bool {
+	sd := e.side
+	if e.what&eventRoom != 0 && sd.sock.roomy() {
 		l.woke = true
 	}
-	if events&eventRead == 0 {
+	if e.what&eventRead == 0 {
 		return true
 	}
-	if events&eventEnd != 0 {
+	if e.what&eventEnd != 0 {
 		sd.hung.Store(true)
 	}
-	return !sd.claim() || sd.run(l, buf)
+	return !sd.claim() || sd.run(l, e.in, buf)
 }
 
-// wait waits for events.
-func (l *loop) wait() {
+// wait waits for events, and says whether the loop has been stopped.
+func (l *loop) wait() (stopped bool) {
 	if l.woke || l.ready.Sub(l.yielded) > yieldEvery {
 		// What was woken may wait for this very processor, which would be kept during the system call.
+		l.flush()
 		runtime.Gosched()
 		if l.woke {
 			l.rests = restsAfter
@@ -198,30 +236,30 @@ func (l *loop) wait() {
 		l.woke, l.yielded = false, l.ready
 	}
 	l.at, l.n = 0, 0
-	n, err := 0, error(nil)
-	if l.rests > 0 {
+	rests := l.rests > 0
+	if rests {
 		l.rests--
-		n, err = l.rest.wait(l.epoll, l.events[:])
+	}
+	n := 0
+	if l.ring != nil {
+		n = l.waitRing(rests)
 	} else {
-		n, err = unix.EpollWait(l.epoll, l.events[:], -1)
+		n = l.waitEpoll(rests)
 	}
 	now := time.Now()
 	if now.Sub(l.ready) > longWait {
 		l.rests = restsAfter
 	}
 	l.ready = now
-	if err != nil {
-		return // interrupted; nothing else can happen
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for i, e := range l.events[:n] {
-		l.sides[i] = nil
-		if e.Fd == wakeSlot {
-			l.stopped = true
-		} else if s := l.slots[e.Fd]; s.generation == e.Pad {
-			l.sides[i] = s.side
-		}
+	l.asleep = false
+	l.tellSent()
+	if l.ring != nil {
+		l.takeResults(n)
+	} else {
+		l.takePolled(n)
 	}
 	l.n = n
+	return l.stopped
 }

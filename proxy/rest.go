@@ -10,10 +10,10 @@ import (
 // rest is where a loop waits while little happens, or while others need the processor. A goroutine in a blocking system
 // call keeps its processor for up to 10 ms before the scheduler's watchdog takes it away, and the watchdog is busy with
 // that. It is cheaper only as long as waits are short and nobody else has work. Otherwise the loop waits in the runtime's own
-// poller: epoll sets can be watched like sockets. There is a set in between, since the runtime must not hear of what
-// happens while the loop waits by itself.
+// poller: epoll sets and io_urings can be watched like sockets. There is a set in between, since the runtime must not hear of
+// what happens while the loop waits by itself.
 type rest struct {
-	file *os.File // the set in between, which has the loop's set during a wait
+	file *os.File // the set in between, which has what the loop waits for during a wait
 	raw  syscall.RawConn
 	fd   int // of file
 }
@@ -35,24 +35,18 @@ func newRest() (*rest, error) {
 	return r, nil
 }
 
-// wait waits until the set has events and takes them.
-func (r *rest) wait(epoll int, events []unix.EpollEvent) (n int, err error) {
-	if n, err = unix.EpollWait(epoll, events, 0); n != 0 || err != nil {
-		return n, err
+// wait waits until ready says so, which is asked now and whenever fd, an epoll set or an io_uring, may have something. It says
+// whether it could.
+func (r *rest) wait(fd int, ready func() bool) bool {
+	if ready() {
+		return true
 	}
 	event := unix.EpollEvent{Events: unix.EPOLLIN}
-	if err := unix.EpollCtl(r.fd, unix.EPOLL_CTL_ADD, epoll, &event); err != nil {
-		return unix.EpollWait(epoll, events, -1)
+	if err := unix.EpollCtl(r.fd, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
+		return false
 	}
-	defer func() { _ = unix.EpollCtl(r.fd, unix.EPOLL_CTL_DEL, epoll, &event) }()
-	waitErr := r.raw.Read(func(uintptr) bool {
-		n, err = unix.EpollWait(epoll, events, 0)
-		return n != 0 || err != nil
-	})
-	if waitErr != nil {
-		return unix.EpollWait(epoll, events, -1)
-	}
-	return n, err
+	defer func() { _ = unix.EpollCtl(r.fd, unix.EPOLL_CTL_DEL, fd, &event) }()
+	return r.raw.Read(func(uintptr) bool { return ready() }) == nil
 }
 
 func (r *rest) close() { r.file.Close() }

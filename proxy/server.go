@@ -279,7 +279,11 @@ func (s *Server) serve(c net.Conn, tooMany bool) {
 // startLoops starts the event loops: as many as can be busy while the rest of the process still gets its share.
 func (s *Server) startLoops() {
 	for range max(1, runtime.GOMAXPROCS(0)/2) {
-		l, err := newLoop()
+		ring, err := newUring()
+		if err != nil {
+			s.cfg.Logger.Info().Err(err).Msg("no io_uring, forwarding costs a little more")
+		}
+		l, err := newLoop(ring)
 		if err != nil {
 			s.cfg.Logger.Warn().Err(err).Msg("no event loop, sessions cost more")
 			return

@@ -79,6 +79,17 @@ func (sd *side) claim() bool {
 
 // release ends running, and says whether it has: not if there is more to read.
 func (sd *side) release() bool {
+	if l := sd.sock.loop; l.ring != nil {
+		// There is nothing to come until the ring is asked.
+		lent := sd.lent != nil
+		sd.state.Store(sideIdle)
+		if lent {
+			l.receive(&sd.sock)
+		} else {
+			l.ask(ask{sock: &sd.sock, back: noBuffer})
+		}
+		return true
+	}
 	if sd.state.CompareAndSwap(sideRunning, sideIdle) {
 		return true
 	}
@@ -90,22 +101,17 @@ func (sd *side) release() bool {
 func (sd *side) runAlone() {
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
-	sd.run(nil, buf)
+	sd.run(nil, nothing, buf)
 }
 
-// run reads what there is into buf, and feeds it. The caller has claimed the side; l is the loop that it runs, or nil. run
-// says whether it still does afterwards.
-func (sd *side) run(l *loop, buf *[bufferSize]byte) (runsLoop bool) {
+// run feeds what has been received, then reads what else there is into buf and feeds that. The caller has claimed the side; l
+// is the loop that it runs, or nil. run says whether it still does afterwards.
+func (sd *side) run(l *loop, in received, buf *[bufferSize]byte) (runsLoop bool) {
 	sd.lent = l
-	for full := 0; ; {
-		more, err := sd.readOnce(buf)
-		if err != nil {
-			sd.leave()
-			sd.end(err)
-			return false
-		}
+	more, err := sd.take(in)
+	for full := 0; err == nil; more, err = sd.readOnce(buf) {
 		if more {
-			if full++; full == patience {
+			if full++; full > patience {
 				sd.leave()
 			}
 			continue
@@ -115,6 +121,33 @@ func (sd *side) run(l *loop, buf *[bufferSize]byte) (runsLoop bool) {
 			return runsLoop
 		}
 	}
+	sd.leave()
+	sd.end(err)
+	return false
+}
+
+// take feeds what came with an event, and says whether there may be more.
+func (sd *side) take(in received) (more bool, err error) {
+	switch {
+	case in.errno == syscall.EAGAIN:
+		return true, nil
+	case in.errno != 0:
+		return false, os.NewSyscallError("recv", in.errno)
+	case in.n == 0:
+		err = io.EOF
+	}
+	l := sd.sock.loop
+	if in.n > 0 {
+		err = sd.feed(l.ring.buffer(in.buffer, in.n))
+	}
+	if in.buffer != noBuffer {
+		if sd.lent != nil {
+			l.ring.giveBack(uint16(in.buffer))
+		} else {
+			l.giveBack(in.buffer)
+		}
+	}
+	return in.n == uringBufferSize, err
 }
 
 // readOnce does one read and says whether there may be more.
@@ -155,6 +188,7 @@ func (sd *side) feed(b []byte) (err error) {
 // that may block or take long.
 func (sd *side) leave() {
 	if l := sd.lent; l != nil {
+		l.flush()
 		sd.lent = nil
 		l.rests = restsAfter // this goroutine, and those that it waits for, need the processor
 		go l.run()
@@ -171,6 +205,7 @@ func (sd *side) wakes() {
 // end is the end of the side, whose runner calls it.
 func (sd *side) end(err error) {
 	sd.state.Store(sideEnded)
+	sd.deliver()
 	if sd.server {
 		sd.s.endBack(err)
 	} else {
@@ -179,12 +214,30 @@ func (sd *side) end(err error) {
 	sd.s.sideEnded()
 }
 
+// deliver waits until what this side has made a loop collect is sent. The end of the stream must not get in front of it.
+func (sd *side) deliver() {
+	s := sd.s
+	if !sd.server {
+		if k, ok := s.server.(*sock); ok {
+			k.deliver()
+		}
+		return
+	}
+	if k, ok := s.client.(*sock); ok && s.clientMu.TryLock() { // or else somebody writes to it, and has sent that first
+		k.deliver()
+		s.clientMu.Unlock()
+	}
+}
+
 // write writes all of b to c, waiting for room where it must. The side's runner calls it.
 func (sd *side) write(c conn, b []byte) error {
 	k, ok := c.(*sock)
 	if !ok {
 		_, err := c.Write(b)
 		return err
+	}
+	if sd.lent != nil && sd.lent.collect(k, b) {
+		return nil
 	}
 	for {
 		n, errno := k.send(b)

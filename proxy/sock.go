@@ -24,11 +24,14 @@ type sock struct {
 	loop  *loop
 	token token
 
-	mu      sync.Mutex
-	closed  bool
-	armed   bool          // the loop is asked to say when there is room for more
-	waiting bool          // a writer waits for that
-	room    chan struct{} // where it waits; made when first needed
+	mu        sync.Mutex
+	closed    bool
+	armed     bool          // the loop is asked to say when there is room for more
+	waiting   bool          // a writer waits for that
+	room      chan struct{} // where it waits; made when first needed
+	out       []byte        // what a loop has collected, and nobody has sent yet; see outbox
+	collected bool          // the loop's outbox has this sock
+	sending   bool          // the kernel has out, and only the loop hears what becomes of it: see lock
 }
 
 // take makes k the owner of c's socket and says whether it could: only plain sockets have one. c stays open, and usable,
@@ -65,6 +68,16 @@ func (k *sock) receive(b []byte) (int, syscall.Errno) {
 
 // send writes as much of b as there is room for.
 func (k *sock) send(b []byte) (int, syscall.Errno) {
+	k.lock()
+	defer k.mu.Unlock()
+	if errno := k.sendOut(); errno != 0 {
+		return 0, errno
+	}
+	return k.sendTo(b)
+}
+
+// sendTo is the system call.
+func (k *sock) sendTo(b []byte) (int, syscall.Errno) {
 	n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, uintptr(k.fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)),
 		unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
 	if errno != 0 {
@@ -76,12 +89,15 @@ func (k *sock) send(b []byte) (int, syscall.Errno) {
 // Write writes as much of b as there is room for, for a message that may as well be lost. What must arrive goes through
 // side.write.
 func (k *sock) Write(b []byte) (int, error) {
-	k.mu.Lock()
+	k.lock()
 	defer k.mu.Unlock()
 	if k.closed {
 		return 0, net.ErrClosed
 	}
-	n, errno := k.send(b)
+	n, errno := 0, k.sendOut()
+	if errno == 0 {
+		n, errno = k.sendTo(b)
+	}
 	if errno != 0 {
 		return 0, os.NewSyscallError("sendto", errno)
 	}
@@ -96,7 +112,9 @@ func (k *sock) awaitRoom() error {
 		k.room = make(chan struct{}, 1)
 	}
 	var err error
-	if !k.armed {
+	if k.loop.ring != nil {
+		k.loop.ask(ask{sock: k, room: true, back: noBuffer})
+	} else if !k.armed {
 		// If there is room by now, this itself makes the loop say so.
 		k.armed = true
 		err = k.loop.modify(k, readable|unix.EPOLLOUT)
@@ -113,6 +131,9 @@ func (k *sock) awaitRoom() error {
 func (k *sock) roomy() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if !k.closed && len(k.out) > 0 && k.sendOut() == syscall.EAGAIN {
+		k.keep()
+	}
 	if k.waiting {
 		k.waiting = false
 		k.room <- struct{}{}
@@ -130,17 +151,18 @@ func (k *sock) CloseWrite() error { return k.shutdown(unix.SHUT_WR) }
 
 // shutdown ends one or both directions. The loop sees that, so that who waits for the socket is woken.
 func (k *sock) shutdown(how int) error {
-	k.mu.Lock()
+	k.lock()
 	defer k.mu.Unlock()
 	if k.closed {
 		return net.ErrClosed
 	}
+	_ = k.sendOut()
 	return os.NewSyscallError("shutdown", unix.Shutdown(k.fd, how))
 }
 
 // Close closes the socket. The descriptor's number may belong to somebody else at once.
 func (k *sock) Close() error {
-	k.mu.Lock()
+	k.lock()
 	defer k.mu.Unlock()
 	if k.closed {
 		return net.ErrClosed
