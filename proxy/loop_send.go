@@ -143,8 +143,8 @@ func (k *sock) sent(result int32) {
 	switch {
 	case result >= 0:
 		k.out = k.out[result:]
-	case result != -int32(unix.EAGAIN) && result != -int32(unix.EINTR):
-		k.out = nil // the peer has gone, as who reads from it will see
+	case result != -int32(unix.EAGAIN) && result != -int32(unix.EINTR) && result != -int32(unix.ECANCELED):
+		k.broken()
 	}
 	k.keep()
 }
@@ -170,11 +170,18 @@ func (k *sock) sendOut() syscall.Errno {
 		case syscall.EAGAIN:
 			return errno
 		default:
-			k.out = nil
+			k.broken()
 			return errno
 		}
 	}
 	return 0
+}
+
+// broken gives up what could not be sent, and all that would come behind it. The peer has gone, most likely, which is for who
+// reads from it to see. The caller has mu.
+func (k *sock) broken() {
+	k.out = nil
+	_ = unix.Shutdown(k.fd, unix.SHUT_WR)
 }
 
 // deliver waits until k has sent what a loop has collected for it. The caller is the only one who writes to k, and runs no loop.

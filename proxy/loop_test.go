@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -45,6 +46,22 @@ type loopTest struct {
 	toClient, toServer net.Conn // the ends that client and server hold
 }
 
+// epollOnly has the tests of this package do without io_uring.
+var epollOnly = flag.Bool("proxy.epoll", false, "wait for sockets with epoll")
+
+// eachWait runs a test with loops that wait in each of their two ways.
+func eachWait(t *testing.T, test func(t *testing.T, cfg Config)) {
+	t.Run("io_uring", func(t *testing.T) {
+		u, err := newUring()
+		if err != nil {
+			t.Skipf("this system has none: %v", err)
+		}
+		u.close()
+		test(t, Config{NoIOUring: *epollOnly})
+	})
+	t.Run("epoll", func(t *testing.T) { test(t, Config{NoIOUring: true}) })
+}
+
 // newLoopServer is a server without listeners that has one event loop.
 func newLoopServer(t testing.TB, cfg Config) *Server {
 	t.Helper()
@@ -56,11 +73,7 @@ func newLoopServer(t testing.TB, cfg Config) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ring, err := newUring()
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := newLoop(ring)
+	l, err := newLoop(srv.newRing())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,8 +117,10 @@ func (lt *loopTest) pass(t testing.TB, from, to net.Conn, b string) {
 }
 
 // TestEndBehindData has the end of a stream arrive together with data.
-func TestEndBehindData(t *testing.T) {
-	srv := newLoopServer(t, Config{})
+func TestEndBehindData(t *testing.T) { eachWait(t, endBehindData) }
+
+func endBehindData(t *testing.T, cfg Config) {
+	srv := newLoopServer(t, cfg)
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) {
 			for range 50 {
@@ -126,7 +141,9 @@ func TestEndBehindData(t *testing.T) {
 
 // TestHandOff has one session of a loop wait for its table: the others go on, and what the session is sent meanwhile is
 // dealt with afterwards, in order.
-func TestHandOff(t *testing.T) {
+func TestHandOff(t *testing.T) { eachWait(t, handOff) }
+
+func handOff(t *testing.T, cfg Config) {
 	table := newMapTable()
 	waiting, goOn := make(chan struct{}), make(chan struct{})
 	table.block = func(context.Context) error {
@@ -134,7 +151,8 @@ func TestHandOff(t *testing.T) {
 		<-goOn
 		return nil
 	}
-	srv := newLoopServer(t, Config{Table: table})
+	cfg.Table = table
+	srv := newLoopServer(t, cfg)
 	slow, other := newLoopTest(t, srv, "unix"), newLoopTest(t, srv, "tcp")
 	if _, err := slow.toClient.Write(query("SELECT raftable('k', 'v')")); err != nil {
 		t.Fatal(err)
@@ -192,8 +210,10 @@ func smallBuffers(t *testing.T, conns ...net.Conn) {
 
 // TestNoRoom fills all buffers of a session in both directions before anybody reads. Nothing is lost, and another session
 // of the loop does not notice.
-func TestNoRoom(t *testing.T) {
-	srv := newLoopServer(t, Config{})
+func TestNoRoom(t *testing.T) { eachWait(t, noRoom) }
+
+func noRoom(t *testing.T, cfg Config) {
+	srv := newLoopServer(t, cfg)
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) {
 			toClient, client := socketPair(t, network)
@@ -238,8 +258,10 @@ func TestNoRoom(t *testing.T) {
 }
 
 // TestAbortWithoutRoom ends sessions whose sides wait for room.
-func TestAbortWithoutRoom(t *testing.T) {
-	srv := newLoopServer(t, Config{})
+func TestAbortWithoutRoom(t *testing.T) { eachWait(t, abortWithoutRoom) }
+
+func abortWithoutRoom(t *testing.T, cfg Config) {
+	srv := newLoopServer(t, cfg)
 	files := descriptors(t)
 	much := bytes.Repeat(tagged(1, 1<<20), 16)
 	for i := range 20 {
@@ -263,8 +285,10 @@ func TestAbortWithoutRoom(t *testing.T) {
 
 // TestManySessions has many sessions of one loop talk at the same time and end in the middle of it, by either peer or by
 // the server of the proxy. Nobody gets anything of somebody else's, though descriptors and slots are used again at once.
-func TestManySessions(t *testing.T) {
-	srv := newLoopServer(t, Config{})
+func TestManySessions(t *testing.T) { eachWait(t, manySessions) }
+
+func manySessions(t *testing.T, cfg Config) {
+	srv := newLoopServer(t, cfg)
 	files := descriptors(t)
 	var wg sync.WaitGroup
 	for worker := range 8 {
@@ -317,8 +341,10 @@ func TestManySessions(t *testing.T) {
 }
 
 // TestAbortBeforeLoop ends a session just before it would get onto a loop.
-func TestAbortBeforeLoop(t *testing.T) {
-	srv := newLoopServer(t, Config{})
+func TestAbortBeforeLoop(t *testing.T) { eachWait(t, abortBeforeLoop) }
+
+func abortBeforeLoop(t *testing.T, cfg Config) {
+	srv := newLoopServer(t, cfg)
 	_, client := socketPair(t, "tcp")
 	_, server := socketPair(t, "unix")
 	s := newSession(srv, client, server, zerolog.Nop())
@@ -338,8 +364,11 @@ type panicTable struct{ *mapTable }
 func (panicTable) Get([]byte, []byte) ([]byte, bool) { panic("a defect") }
 
 // TestDefectOnLoop has a session fail while it runs in the loop's goroutine: the loop goes on.
-func TestDefectOnLoop(t *testing.T) {
-	srv := newLoopServer(t, Config{Table: panicTable{newMapTable()}})
+func TestDefectOnLoop(t *testing.T) { eachWait(t, defectOnLoop) }
+
+func defectOnLoop(t *testing.T, cfg Config) {
+	cfg.Table = panicTable{newMapTable()}
+	srv := newLoopServer(t, cfg)
 	bad, other := newLoopTest(t, srv, "tcp"), newLoopTest(t, srv, "tcp")
 	for range 2 { // with a text that must be read first, and with one that is known
 		if _, err := bad.toClient.Write(query("SELECT raftable('k')")); err != nil {

@@ -162,6 +162,7 @@ func serveProxy(t testing.TB, cfg Config, l net.Listener) *Server {
 		cfg.Table = newMapTable()
 	}
 	cfg.Logger = testLogger(t)
+	cfg.NoIOUring = *epollOnly
 	srv, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)

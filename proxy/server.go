@@ -32,6 +32,8 @@ type Config struct {
 	SetTimeout time.Duration
 	// InspectLimit is the size in bytes of a Query or Parse message up to which it is looked into. Default 16 MiB.
 	InspectLimit int
+	// NoIOUring has event loops wait with epoll even where there is io_uring.
+	NoIOUring bool
 	// PlanCache is how many bytes of memory the cache of plans may take, roughly. Default 16 MiB.
 	PlanCache int
 	// Linearizable makes gets and lists see all that was acknowledged anywhere.
@@ -279,17 +281,26 @@ func (s *Server) serve(c net.Conn, tooMany bool) {
 // startLoops starts the event loops: as many as can be busy while the rest of the process still gets its share.
 func (s *Server) startLoops() {
 	for range max(1, runtime.GOMAXPROCS(0)/2) {
-		ring, err := newUring()
-		if err != nil {
-			s.cfg.Logger.Info().Err(err).Msg("no io_uring, forwarding costs a little more")
-		}
-		l, err := newLoop(ring)
+		l, err := newLoop(s.newRing())
 		if err != nil {
 			s.cfg.Logger.Warn().Err(err).Msg("no event loop, sessions cost more")
 			return
 		}
 		s.loops = append(s.loops, l)
 	}
+}
+
+// newRing is the io_uring of another loop, nil for none.
+func (s *Server) newRing() *uring {
+	if s.cfg.NoIOUring {
+		return nil
+	}
+	ring, err := newUring()
+	if err != nil {
+		s.cfg.Logger.Info().Err(err).Msg("no io_uring, forwarding takes more processor time")
+		return nil
+	}
+	return ring
 }
 
 // loop is the event loop for a new session, nil if there is none. Sessions take turns.

@@ -20,7 +20,7 @@ import (
 //   - the backend's reads the server and forwards to the client.
 //
 // They meet in the account of what the server owes (owed) and in the client's write lock. Lock order: endMu, then clientMu,
-// then owed.mu, waitMu or a sock's lock, of which only one is held at a time.
+// then owed.mu, waitMu or a sock's lock, of which only one is held at a time, then a loop's.
 //
 // Where both connections are plain sockets an event loop runs the sides, see attach and type side. Otherwise each is a
 // goroutine, see run.

@@ -60,6 +60,7 @@ func proxyConfig(s *config.Settings, table proxy.Table, log zerolog.Logger) prox
 		StartupTimeout: s.StartupTimeout,
 		SetTimeout:     s.SetTimeout,
 		InspectLimit:   int(s.InspectLimit),
+		NoIOUring:      s.IOUring == "off",
 		Linearizable:   s.Consistency == "linearizable",
 		Access:         accessRules(s),
 	}
