@@ -17,36 +17,39 @@ import (
 // runnable, found by an idle processor and put to sleep again for every message, which costs more than all that the proxy does
 // with the message, and its stack is most of what an idle session takes.
 //
-// It waits in one of two ways. With an io_uring, what sockets have received comes with the event, and asking for more goes to the
-// kernel together with the wait for the next events: system calls are most of what forwarding costs. Where there is
-// none, it waits with epoll.
+// It waits with epoll or, in busy times, with an io_uring where there is one: system calls are most of what forwarding costs.
 type loop struct {
 	ring  *uring        // nil for none
-	epoll int           // the set of sockets; -1 with a ring
+	epoll int           // the set of sockets
 	wake  int           // an eventfd that ends a wait
 	rest  *rest         // to wait in while little happens
 	done  chan struct{} // closed when it has ended
 
 	mu          sync.Mutex
 	slots       []slot
-	free        []int32 // slots of nobody
-	asks        []ask   // what other goroutines want of the ring
-	asleep      bool    // the loop does not look for them by itself
-	settled     int     // how often it was found out what was sent
+	free        []int32  // slots of nobody
+	backs       []uint16 // buffers to give back to the ring
+	settled     int      // how often it was found out what was sent
 	settledCond sync.Cond
 
 	// What follows belongs to the goroutine that runs the loop.
-	events  [loopBatch]event
+	early   []event // to be dealt with before others
+	events  [2 * loopBatch]event
 	at, n   int       // events[at:n] are yet to be dealt with
 	woke    bool      // a goroutine was made runnable
 	ready   time.Time // when the last wait ended
 	yielded time.Time // when the scheduler last had a look
 	rests   int       // how many of the next waits are rests
+	calm    int       // for how many waits the loop stays calm at least
 	stopped bool
 	polled  [loopBatch]unix.EpollEvent
-	results [loopBatch]cqe
-	asked   []ask // of which the ring hears now
 	outbox  outbox
+
+	hotAfter     int
+	hot          bool // see heat
+	watchesEpoll bool // the ring watches the set
+	armed        int  // for how many sockets the ring receives
+	results      [loopBatch]cqe
 }
 
 // event is something that happened to a side's socket.
@@ -88,9 +91,9 @@ const (
 	eventRoom = unix.EPOLLOUT | unix.EPOLLHUP | unix.EPOLLERR
 )
 
-// newLoop starts a loop, with an io_uring if it is given one, which is the loop's then.
-func newLoop(ring *uring) (*loop, error) {
-	l := &loop{ring: ring, epoll: -1, wake: -1, done: make(chan struct{})}
+// newLoop starts a loop, with an io_uring if it is given one, which is the loop's then. See constant hotAfter.
+func newLoop(ring *uring, hotAfter int) (*loop, error) {
+	l := &loop{ring: ring, epoll: -1, wake: -1, done: make(chan struct{}), calm: hotAfter, hotAfter: hotAfter}
 	l.settledCond.L = &l.mu
 	err := l.open()
 	if err != nil {
@@ -105,9 +108,7 @@ func (l *loop) open() (err error) {
 	if l.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return os.NewSyscallError("eventfd", err)
 	}
-	if l.ring != nil {
-		l.watchWake()
-	} else if err = l.openEpoll(); err != nil {
+	if err = l.openEpoll(); err != nil {
 		return err
 	}
 	l.rest, err = newRest()
@@ -141,7 +142,7 @@ func (l *loop) stop() {
 // signal ends the loop's wait.
 func (l *loop) signal() { _, _ = unix.Write(l.wake, binary.NativeEndian.AppendUint64(nil, 1)) }
 
-// add starts watching a side's socket. With a ring that begins when the side is released.
+// add starts watching a side's socket.
 func (l *loop) add(sd *side) error {
 	l.mu.Lock()
 	if len(l.free) == 0 {
@@ -154,9 +155,6 @@ func (l *loop) add(sd *side) error {
 	k := &sd.sock
 	k.loop, k.token = l, token{i, l.slots[i].generation}
 	l.mu.Unlock()
-	if l.ring != nil {
-		return nil
-	}
 	if err := l.control(unix.EPOLL_CTL_ADD, k, readable); err != nil {
 		l.forget(k)
 		return err
@@ -166,9 +164,7 @@ func (l *loop) add(sd *side) error {
 
 // remove ends watching a socket that will not be closed.
 func (l *loop) remove(k *sock) {
-	if l.ring == nil {
-		_ = l.control(unix.EPOLL_CTL_DEL, k, 0)
-	}
+	_ = l.control(unix.EPOLL_CTL_DEL, k, 0)
 	l.forget(k)
 }
 
@@ -181,32 +177,37 @@ func (l *loop) forget(k *sock) {
 	l.free = append(l.free, i)
 }
 
-// find is the side that has a slot, nil if it has gone. The caller has mu.
-func (l *loop) find(t token) *side {
-	if s := l.slots[t.slot]; s.generation == t.generation {
-		return s.side
-	}
-	return nil
-}
-
 // run runs the loop until another goroutine does, or it is stopped.
 func (l *loop) run() {
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
 	for {
-		for l.at < l.n {
-			e := l.events[l.at]
-			l.events[l.at].side = nil
-			l.at++
-			if e.side != nil && !l.handle(&e, buf) {
+		for e := l.next(); e.side != nil; e = l.next() {
+			if !l.handle(&e, buf) {
 				return
 			}
 		}
 		if l.wait() {
+			l.cool()
 			close(l.done)
 			return
 		}
 	}
+}
+
+// next is the next event to deal with, one without a side if there is none.
+func (l *loop) next() (e event) {
+	if len(l.early) > 0 {
+		e = l.early[0]
+		l.early = append(l.early[:0], l.early[1:]...)
+		return e
+	}
+	for l.at < l.n && e.side == nil {
+		e = l.events[l.at]
+		l.events[l.at].side = nil
+		l.at++
+	}
+	return e
 }
 
 // handle deals with one event, and says whether this goroutine still runs the loop.
@@ -221,30 +222,46 @@ func (l *loop) handle(e *event, buf *[bufferSize]byte) bool {
 	if e.what&eventEnd != 0 {
 		sd.hung.Store(true)
 	}
+	if sd.sock.armed {
+		return true // the ring will have read it
+	}
 	return !sd.claim() || sd.run(l, e.in, buf)
 }
 
 // wait waits for events, and says whether the loop has been stopped.
 func (l *loop) wait() (stopped bool) {
 	if l.woke || l.ready.Sub(l.yielded) > yieldEvery {
-		// What was woken may wait for this very processor, which would be kept during the system call.
 		l.flush()
-		runtime.Gosched()
 		if l.woke {
-			l.rests = restsAfter
+			l.disturbed()
 		}
+		// What was woken may wait for this very processor, which would be kept during the system call.
+		runtime.Gosched()
 		l.woke, l.yielded = false, l.ready
 	}
 	l.at, l.n = 0, 0
 	rests := l.rests > 0
-	if rests {
+	switch {
+	case rests:
 		l.rests--
+		if l.hot {
+			l.calm = l.hotAfter
+			l.cool()
+		}
+	case l.calm > 0:
+		l.calm--
+	case l.ring != nil && !l.hot:
+		l.heat()
 	}
-	n := 0
-	if l.ring != nil {
-		n = l.waitRing(rests)
-	} else {
-		n = l.waitEpoll(rests)
+	if !l.hot {
+		l.flush()
+	}
+	switch {
+	case len(l.early) > 0: // came while something else was done
+	case l.hot:
+		l.waitHot()
+	default:
+		l.waitCalm(rests)
 	}
 	now := time.Now()
 	if now.Sub(l.ready) > longWait {
@@ -253,13 +270,12 @@ func (l *loop) wait() (stopped bool) {
 	l.ready = now
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.asleep = false
 	l.tellSent()
-	if l.ring != nil {
-		l.takeResults(n)
-	} else {
-		l.takePolled(n)
-	}
-	l.n = n
 	return l.stopped
+}
+
+// disturbed is called when other goroutines need the processor.
+func (l *loop) disturbed() {
+	l.rests, l.calm = restsAfter, l.hotAfter
+	l.cool()
 }

@@ -20,39 +20,35 @@ func (l *loop) openEpoll() (err error) {
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, l.wake, &e))
 }
 
-// modify changes what a socket is watched for. What of it is already there is reported anew.
-func (l *loop) modify(k *sock, events uint32) error {
-	return l.control(unix.EPOLL_CTL_MOD, k, events)
-}
-
+// control changes what a socket is watched for. What of it is already there is reported anew.
 func (l *loop) control(op int, k *sock, events uint32) error {
 	e := unix.EpollEvent{Events: events, Fd: k.token.slot, Pad: k.token.generation}
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, op, k.fd, &e))
 }
 
-// waitEpoll waits for events and says how many there are.
-func (l *loop) waitEpoll(rests bool) (n int) {
-	poll := func(timeout int) bool {
-		var err error
-		n, err = unix.EpollWait(l.epoll, l.polled[:], timeout)
-		if err != nil {
-			n = 0 // interrupted; nothing else can happen
-		}
-		return n > 0 || err != nil
+// waitCalm waits with epoll, and makes events of what has happened.
+func (l *loop) waitCalm(rests bool) {
+	if !rests || !l.rest.wait(l.epoll, func() bool { return l.pollEpoll(0) }) {
+		l.pollEpoll(-1)
 	}
-	if !rests || !l.rest.wait(l.epoll, func() bool { return poll(0) }) {
-		poll(-1)
-	}
-	return n
 }
 
-// takePolled makes events of what the last wait returned. The caller has mu.
-func (l *loop) takePolled(n int) {
-	for i, p := range l.polled[:n] {
-		e := event{what: p.Events, in: nothing}
-		if p.Fd != wakeSlot {
-			e.side = l.find(token{p.Fd, p.Pad})
-		}
-		l.events[i] = e
+// pollEpoll waits with epoll for so many milliseconds, and says whether the wait is over.
+func (l *loop) pollEpoll(timeout int) bool {
+	n, err := unix.EpollWait(l.epoll, l.polled[:], timeout)
+	if err != nil {
+		return true // interrupted; nothing else can happen
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, p := range l.polled[:n] {
+		if p.Fd == wakeSlot {
+			continue
+		}
+		if s := l.slots[p.Fd]; s.side != nil && s.generation == p.Pad {
+			l.events[l.n] = event{side: s.side, what: p.Events, in: nothing}
+			l.n++
+		}
+	}
+	return n > 0
 }

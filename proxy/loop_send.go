@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A loop with a ring does not send at once what events make it send: it collects that, and has the ring send all of it in the
-// system call in which it waits for the next events. That also spares most of those changes of the processor from the proxy to
-// those who are sent something, of which a send each would cause one each.
+// A loop with a ring does not send at once what several events make it send: it collects that, and has the ring send all of it in
+// one system call, when it is hot the one in which it waits for the next events. That also spares most of those changes of the
+// processor from the proxy to those who are sent something, of which a send each would cause one each.
 //
 // Nobody is to see a difference, so whoever else writes to a socket, or shuts it down, first sends what was collected.
 
@@ -16,7 +16,6 @@ import (
 type outbox struct {
 	socks []*sock
 	bytes []byte // the out of all socks, which may not be moved
-	early []cqe  // results that had to be taken before their time
 }
 
 const (
@@ -33,6 +32,9 @@ const seenSend = 1 << 32
 func (l *loop) collect(k *sock, b []byte) bool {
 	o := &l.outbox
 	if l.ring == nil || len(b) > collectable || len(o.bytes)+len(b) > outboxSize {
+		return false
+	}
+	if alone := l.at == l.n && len(o.socks) == 0; alone && !l.hot {
 		return false
 	}
 	k.mu.Lock()
@@ -95,10 +97,13 @@ func (l *loop) settle(n int) {
 			break
 		}
 		// Interrupted, or there are so many other results that the kernel has no room for these.
-		if taken := l.ring.results(l.results[:min(int(seen), len(l.results))]); taken > 0 {
-			o.early = append(o.early, l.results[:taken]...)
-			seen -= uint32(taken)
+		taken := l.ring.results(l.results[:min(int(seen), len(l.results))])
+		for i := range l.results[:taken] {
+			if e, ok := l.event(&l.results[i]); ok {
+				l.early = append(l.early, e)
+			}
 		}
+		seen -= uint32(taken)
 		_ = l.ring.enter(0)
 	}
 	for _, k := range o.socks {
@@ -156,7 +161,7 @@ func (k *sock) keep() {
 		return
 	}
 	k.out = append([]byte(nil), k.out...)
-	k.loop.ask(ask{sock: k, room: true, back: noBuffer})
+	k.tellRoom()
 }
 
 // sendOut sends what a loop has collected for k, in front of something else, and says why it could not. The caller has mu.

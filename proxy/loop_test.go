@@ -46,24 +46,39 @@ type loopTest struct {
 	toClient, toServer net.Conn // the ends that client and server hold
 }
 
-// epollOnly has the tests of this package do without io_uring.
-var epollOnly = flag.Bool("proxy.epoll", false, "wait for sockets with epoll")
+// ways are the ways in which loops wait: as they do, hot whenever possible, and without io_uring.
+var ways = []string{"default", "hot", "epoll"}
 
-// eachWait runs a test with loops that wait in each of their two ways.
-func eachWait(t *testing.T, test func(t *testing.T, cfg Config)) {
-	t.Run("io_uring", func(t *testing.T) {
-		u, err := newUring()
-		if err != nil {
-			t.Skipf("this system has none: %v", err)
-		}
-		u.close()
-		test(t, Config{NoIOUring: *epollOnly})
-	})
-	t.Run("epoll", func(t *testing.T) { test(t, Config{NoIOUring: true}) })
+var wayFlag = flag.String("proxy.wait", "default", fmt.Sprint("how event loops wait for sockets, of ", ways))
+
+// waits has the server's loops wait in one of the ways.
+func (s *Server) waits(way string) {
+	switch way {
+	case "hot":
+		s.hotAfter = 0
+	case "epoll":
+		s.cfg.NoIOUring = true
+	}
+}
+
+// eachWay runs a test with loops that wait in each of the ways.
+func eachWay(t *testing.T, test func(t *testing.T, newServer func(t testing.TB, cfg Config) *Server)) {
+	for _, way := range ways {
+		t.Run(way, func(t *testing.T) {
+			if u, err := newUring(); err == nil {
+				u.close()
+			} else if way == "hot" {
+				t.Skipf("this system has no io_uring: %v", err)
+			}
+			test(t, func(t testing.TB, cfg Config) *Server { return newLoopServerThat(t, way, cfg) })
+		})
+	}
 }
 
 // newLoopServer is a server without listeners that has one event loop.
-func newLoopServer(t testing.TB, cfg Config) *Server {
+func newLoopServer(t testing.TB, cfg Config) *Server { return newLoopServerThat(t, *wayFlag, cfg) }
+
+func newLoopServerThat(t testing.TB, way string, cfg Config) *Server {
 	t.Helper()
 	cfg.Upstream = "127.0.0.1:1"
 	if cfg.Table == nil {
@@ -73,7 +88,8 @@ func newLoopServer(t testing.TB, cfg Config) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := newLoop(srv.newRing())
+	srv.waits(way)
+	l, err := newLoop(srv.newRing(), srv.hotAfter)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,10 +133,10 @@ func (lt *loopTest) pass(t testing.TB, from, to net.Conn, b string) {
 }
 
 // TestEndBehindData has the end of a stream arrive together with data.
-func TestEndBehindData(t *testing.T) { eachWait(t, endBehindData) }
+func TestEndBehindData(t *testing.T) { eachWay(t, endBehindData) }
 
-func endBehindData(t *testing.T, cfg Config) {
-	srv := newLoopServer(t, cfg)
+func endBehindData(t *testing.T, newServer func(testing.TB, Config) *Server) {
+	srv := newServer(t, Config{})
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) {
 			for range 50 {
@@ -141,9 +157,9 @@ func endBehindData(t *testing.T, cfg Config) {
 
 // TestHandOff has one session of a loop wait for its table: the others go on, and what the session is sent meanwhile is
 // dealt with afterwards, in order.
-func TestHandOff(t *testing.T) { eachWait(t, handOff) }
+func TestHandOff(t *testing.T) { eachWay(t, handOff) }
 
-func handOff(t *testing.T, cfg Config) {
+func handOff(t *testing.T, newServer func(testing.TB, Config) *Server) {
 	table := newMapTable()
 	waiting, goOn := make(chan struct{}), make(chan struct{})
 	table.block = func(context.Context) error {
@@ -151,8 +167,7 @@ func handOff(t *testing.T, cfg Config) {
 		<-goOn
 		return nil
 	}
-	cfg.Table = table
-	srv := newLoopServer(t, cfg)
+	srv := newServer(t, Config{Table: table})
 	slow, other := newLoopTest(t, srv, "unix"), newLoopTest(t, srv, "tcp")
 	if _, err := slow.toClient.Write(query("SELECT raftable('k', 'v')")); err != nil {
 		t.Fatal(err)
@@ -165,9 +180,7 @@ func handOff(t *testing.T, cfg Config) {
 	if _, err := slow.toClient.Write(query("SELECT raftable('k')")); err != nil {
 		t.Fatal(err)
 	}
-	if srv.loops[0].ring == nil { // with a ring it is not asked for what comes
-		eventually(t, "the loop notes what comes for the side that runs", func() bool { return slow.front.side.state.Load() == sidePending })
-	}
+	eventually(t, "the loop notes what comes for the side that runs", func() bool { return slow.front.side.state.Load() == sidePending })
 	close(goOn)
 	want := "TDCZTDCZ"
 	for i := range want {
@@ -210,10 +223,10 @@ func smallBuffers(t *testing.T, conns ...net.Conn) {
 
 // TestNoRoom fills all buffers of a session in both directions before anybody reads. Nothing is lost, and another session
 // of the loop does not notice.
-func TestNoRoom(t *testing.T) { eachWait(t, noRoom) }
+func TestNoRoom(t *testing.T) { eachWay(t, noRoom) }
 
-func noRoom(t *testing.T, cfg Config) {
-	srv := newLoopServer(t, cfg)
+func noRoom(t *testing.T, newServer func(testing.TB, Config) *Server) {
+	srv := newServer(t, Config{})
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) {
 			toClient, client := socketPair(t, network)
@@ -258,10 +271,10 @@ func noRoom(t *testing.T, cfg Config) {
 }
 
 // TestAbortWithoutRoom ends sessions whose sides wait for room.
-func TestAbortWithoutRoom(t *testing.T) { eachWait(t, abortWithoutRoom) }
+func TestAbortWithoutRoom(t *testing.T) { eachWay(t, abortWithoutRoom) }
 
-func abortWithoutRoom(t *testing.T, cfg Config) {
-	srv := newLoopServer(t, cfg)
+func abortWithoutRoom(t *testing.T, newServer func(testing.TB, Config) *Server) {
+	srv := newServer(t, Config{})
 	files := descriptors(t)
 	much := bytes.Repeat(tagged(1, 1<<20), 16)
 	for i := range 20 {
@@ -285,10 +298,10 @@ func abortWithoutRoom(t *testing.T, cfg Config) {
 
 // TestManySessions has many sessions of one loop talk at the same time and end in the middle of it, by either peer or by
 // the server of the proxy. Nobody gets anything of somebody else's, though descriptors and slots are used again at once.
-func TestManySessions(t *testing.T) { eachWait(t, manySessions) }
+func TestManySessions(t *testing.T) { eachWay(t, manySessions) }
 
-func manySessions(t *testing.T, cfg Config) {
-	srv := newLoopServer(t, cfg)
+func manySessions(t *testing.T, newServer func(testing.TB, Config) *Server) {
+	srv := newServer(t, Config{})
 	files := descriptors(t)
 	var wg sync.WaitGroup
 	for worker := range 8 {
@@ -341,10 +354,10 @@ func manySessions(t *testing.T, cfg Config) {
 }
 
 // TestAbortBeforeLoop ends a session just before it would get onto a loop.
-func TestAbortBeforeLoop(t *testing.T) { eachWait(t, abortBeforeLoop) }
+func TestAbortBeforeLoop(t *testing.T) { eachWay(t, abortBeforeLoop) }
 
-func abortBeforeLoop(t *testing.T, cfg Config) {
-	srv := newLoopServer(t, cfg)
+func abortBeforeLoop(t *testing.T, newServer func(testing.TB, Config) *Server) {
+	srv := newServer(t, Config{})
 	_, client := socketPair(t, "tcp")
 	_, server := socketPair(t, "unix")
 	s := newSession(srv, client, server, zerolog.Nop())
@@ -364,11 +377,10 @@ type panicTable struct{ *mapTable }
 func (panicTable) Get([]byte, []byte) ([]byte, bool) { panic("a defect") }
 
 // TestDefectOnLoop has a session fail while it runs in the loop's goroutine: the loop goes on.
-func TestDefectOnLoop(t *testing.T) { eachWait(t, defectOnLoop) }
+func TestDefectOnLoop(t *testing.T) { eachWay(t, defectOnLoop) }
 
-func defectOnLoop(t *testing.T, cfg Config) {
-	cfg.Table = panicTable{newMapTable()}
-	srv := newLoopServer(t, cfg)
+func defectOnLoop(t *testing.T, newServer func(testing.TB, Config) *Server) {
+	srv := newServer(t, Config{Table: panicTable{newMapTable()}})
 	bad, other := newLoopTest(t, srv, "tcp"), newLoopTest(t, srv, "tcp")
 	for range 2 { // with a text that must be read first, and with one that is known
 		if _, err := bad.toClient.Write(query("SELECT raftable('k')")); err != nil {

@@ -1,18 +1,25 @@
 package proxy
 
 import (
+	"runtime"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// ask is what the ring is to do, as another goroutine wants it.
-type ask struct {
-	sock *sock // to wait for; nil for none
-	room bool  // wait for room to write, instead of something to read
-	back int   // the number of a buffer to give back; noBuffer for none
-}
+// A loop with an io_uring is hot while it has much to do and nobody else has. Then the kernel receives for it: each socket on
+// which something has come is parked, which means that the set of epoll reports no more of it, and the ring is asked for what
+// comes next. So one system call sends what there is to send and returns with what has been received. Sockets on which
+// nothing comes stay in the set, which the ring watches as a whole.
+//
+// The kernel has the thread that asked for an operation do the last part of it. So a hot loop has its goroutine locked to its
+// thread. A thread that goes on to serve other goroutines might have to wait for a disk, and what a client sent would
+// have to wait with it. So before anybody else gets the thread all operations are taken back, and the loop is calm: it waits
+// with epoll, and uses the ring only to send to many at once.
+
+// hotAfter is how many waits in a row must have been short, and disturbed by nobody, for a loop to become hot. To take
+// operations back costs about as much as they spare in a round.
+const hotAfter = 64
 
 // received is what came with an event.
 type received struct {
@@ -26,125 +33,121 @@ const noBuffer = -1
 // nothing is what comes with an event that only says that there is something to read.
 var nothing = received{buffer: noBuffer, errno: syscall.EAGAIN}
 
-// The ring's results have a token as user data, and in its two highest bits what they are the result of.
+// The ring's results have in the two highest bits of their user data what they are the result of, and in the others a token or
+// a number.
 const (
 	ofReceive = iota << 62
-	ofRoom
-	ofWake
 	ofSend
+	ofEpoll
+	ofCancel
 
 	kindMask       = 3 << 62
 	generationMask = 1<<30 - 1
 )
 
 func (t token) userData(kind uint64) uint64 {
-	return kind | uint64(t.generation&generationMask)<<32 | uint64(uint32(t.slot))
+	return kind | uint64(t.generation)<<32 | uint64(uint32(t.slot))
 }
 
-// watchWake has the ring watch the eventfd.
-func (l *loop) watchWake() { l.ring.poll(l.wake, unix.POLLIN, ofWake) }
+// heat makes the loop hot.
+func (l *loop) heat() {
+	runtime.LockOSThread()
+	l.hot = true
+}
 
-// receive has the ring receive from a socket. The goroutine that runs the loop calls it.
-func (l *loop) receive(k *sock) { l.ring.receive(k.fd, k.token.userData(ofReceive)) }
+// arm has the ring receive from a socket of which the last read has left nothing. The loop is hot.
+func (l *loop) arm(k *sock) {
+	k.park(true)
+	k.armed = true
+	l.armed++
+	l.ring.receive(k.fd, k.token.userData(ofReceive))
+}
+
+// cool makes the loop calm. What has been received meanwhile becomes events that come before all others.
+func (l *loop) cool() {
+	if !l.hot {
+		return
+	}
+	l.hot = false
+	if l.armed > 0 || l.watchesEpoll {
+		l.ring.cancelAll(ofCancel)
+	}
+	var results [16]cqe
+	for l.armed > 0 || l.watchesEpoll {
+		_ = l.ring.enter(0)
+		for n := l.ring.results(results[:]); n > 0; n = l.ring.results(results[:]) {
+			for i := range results[:n] {
+				if e, ok := l.event(&results[i]); ok {
+					e.side.sock.park(false)
+					if e.in != nothing { // or else epoll tells it again
+						l.early = append(l.early, e)
+					}
+				}
+			}
+		}
+	}
+	runtime.UnlockOSThread()
+}
+
+// event makes an event of a result, if it is one of a receive.
+func (l *loop) event(r *cqe) (e event, ok bool) {
+	switch r.userData & kindMask {
+	case ofEpoll:
+		l.watchesEpoll = false
+		return e, false
+	case ofReceive:
+	default:
+		return e, false
+	}
+	// Its side cannot have gone, since it waits for this.
+	l.mu.Lock()
+	sd := l.slots[int32(r.userData)].side
+	l.mu.Unlock()
+	sd.sock.armed = false
+	l.armed--
+	e = event{side: sd, what: unix.EPOLLIN, in: nothing}
+	switch {
+	case r.res >= 0:
+		e.in.n, e.in.errno = int(r.res), 0
+	case r.res != -int32(unix.ENOBUFS) && r.res != -int32(unix.EINTR) && r.res != -int32(unix.ECANCELED):
+		e.in.errno = syscall.Errno(-r.res)
+	}
+	if id, ok := r.buffer(); ok {
+		e.in.buffer = int(id)
+	}
+	return e, true
+}
 
 // giveBack gives a buffer of the ring back. Any goroutine may call it.
 func (l *loop) giveBack(id int) {
 	l.mu.Lock()
-	l.asks = append(l.asks, ask{back: id}) // for which the loop need not wake: without a buffer a side reads by itself
+	l.backs = append(l.backs, uint16(id))
 	l.mu.Unlock()
 }
 
-// ask has the loop ask the ring, in another goroutine's place.
-//
-// An operation is bound to the thread that gave it to the kernel, which does the last part of it. That of the loop is not
-// asleep, nor busy with something else.
-func (l *loop) ask(a ask) {
+// waitHot sends what was collected, waits, and makes events of what has happened.
+func (l *loop) waitHot() {
 	l.mu.Lock()
-	l.asks = append(l.asks, a)
-	asleep := l.asleep
-	l.asleep = false
-	l.mu.Unlock()
-	if asleep {
-		l.signal()
+	for _, id := range l.backs {
+		l.ring.giveBack(id)
 	}
-}
-
-// takeAsks passes on what other goroutines want of the ring. From now on they have to wake the loop.
-func (l *loop) takeAsks() {
-	l.mu.Lock()
-	l.asks, l.asked = l.asked[:0], l.asks
-	l.asleep = true
+	l.backs = l.backs[:0]
 	l.mu.Unlock()
-	for _, a := range l.asked {
-		if a.back != noBuffer {
-			l.ring.giveBack(uint16(a.back))
-		}
-		switch {
-		case a.sock == nil:
-		case a.room:
-			l.ring.poll(a.sock.fd, unix.POLLOUT, a.sock.token.userData(ofRoom))
-		default:
-			l.receive(a.sock)
-		}
+	if !l.watchesEpoll {
+		l.watchesEpoll = true
+		l.ring.poll(l.epoll, unix.POLLIN, ofEpoll)
 	}
-	clear(l.asked)
-}
-
-// waitRing sends what was collected, waits for results and says how many there are.
-func (l *loop) waitRing(rests bool) int {
-	o := &l.outbox
-	l.takeAsks()
 	sends := l.stage()
-	if rests || len(o.early) > 0 {
-		_ = l.ring.enter(0)
-	} else {
-		_ = l.ring.enter(uint32(sends) + 1)
-	}
+	_ = l.ring.enter(uint32(sends) + 1) // interrupted, perhaps; nothing else can happen
 	l.settle(sends)
-	if len(o.early) > 0 {
-		n := copy(l.results[:], o.early)
-		o.early = append(o.early[:0], o.early[n:]...)
-		return n
-	}
-	if rests {
-		l.rest.wait(l.ring.fd, l.ring.ready)
-	}
-	return l.ring.results(l.results[:])
-}
-
-// takeResults makes events of what the last wait returned. The caller has mu.
-func (l *loop) takeResults(n int) {
+	n := l.ring.results(l.results[:])
 	for i := range l.results[:n] {
-		r := &l.results[i]
-		e := &l.events[i]
-		*e = event{in: nothing}
-		kind := r.userData & kindMask
-		if kind == ofSend {
-			continue // seen already
+		if e, ok := l.event(&l.results[i]); ok {
+			l.events[l.n] = e
+			l.n++
 		}
-		if kind == ofWake {
-			var count uint64
-			_, _ = unix.Read(l.wake, unsafe.Slice((*byte)(unsafe.Pointer(&count)), 8))
-			l.watchWake()
-			continue
-		}
-		e.side = l.find(token{int32(r.userData), int32(r.userData >> 32 & generationMask)})
-		if kind == ofRoom {
-			e.what = unix.EPOLLOUT
-			continue
-		}
-		e.what = unix.EPOLLIN
-		switch {
-		case r.res >= 0:
-			e.in.n, e.in.errno = int(r.res), 0
-		case r.res != -int32(unix.ENOBUFS) && r.res != -int32(unix.EINTR) && r.res != -int32(unix.ECANCELED):
-			e.in.errno = syscall.Errno(-r.res)
-		}
-		if id, ok := r.buffer(); ok {
-			e.in.buffer = int(id)
-			if e.side == nil { // cannot be: a side that waits for its socket has not gone
-				l.ring.giveBack(id)
-			}
-		}
+	}
+	if !l.watchesEpoll {
+		l.pollEpoll(0)
 	}
 }

@@ -162,11 +162,11 @@ func serveProxy(t testing.TB, cfg Config, l net.Listener) *Server {
 		cfg.Table = newMapTable()
 	}
 	cfg.Logger = testLogger(t)
-	cfg.NoIOUring = *epollOnly
 	srv, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+	srv.waits(*wayFlag)
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(l) }()
 	t.Cleanup(func() {

@@ -82,6 +82,7 @@ type Server struct {
 	draining  bool
 	loops     []*loop // none until Serve
 	nextLoop  int
+	hotAfter  int            // of them
 	wg        sync.WaitGroup // connections
 }
 
@@ -105,6 +106,7 @@ func New(cfg Config) (*Server, error) {
 		listeners:   map[net.Listener]struct{}{},
 		conns:       map[net.Conn]struct{}{},
 		sessions:    map[*session]struct{}{},
+		hotAfter:    hotAfter,
 	}
 	if err := s.SetAccess(cfg.Access); err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
@@ -281,7 +283,7 @@ func (s *Server) serve(c net.Conn, tooMany bool) {
 // startLoops starts the event loops: as many as can be busy while the rest of the process still gets its share.
 func (s *Server) startLoops() {
 	for range max(1, runtime.GOMAXPROCS(0)/2) {
-		l, err := newLoop(s.newRing())
+		l, err := newLoop(s.newRing(), s.hotAfter)
 		if err != nil {
 			s.cfg.Logger.Warn().Err(err).Msg("no event loop, sessions cost more")
 			return

@@ -79,22 +79,18 @@ func (sd *side) claim() bool {
 
 // release ends running, and says whether it has: not if there is more to read.
 func (sd *side) release() bool {
-	if l := sd.sock.loop; l.ring != nil {
-		// There is nothing to come until the ring is asked.
-		lent := sd.lent != nil
-		sd.state.Store(sideIdle)
-		if lent {
-			l.receive(&sd.sock)
-		} else {
-			l.ask(ask{sock: &sd.sock, back: noBuffer})
-		}
-		return true
+	l := sd.lent
+	if sd.sock.parked && (l == nil || !l.hot) {
+		sd.sock.park(false) // while it was read the loop has become calm
 	}
-	if sd.state.CompareAndSwap(sideRunning, sideIdle) {
-		return true
+	if !sd.state.CompareAndSwap(sideRunning, sideIdle) {
+		sd.state.Store(sideRunning)
+		return false
 	}
-	sd.state.Store(sideRunning)
-	return false
+	if l != nil && l.hot {
+		l.arm(&sd.sock)
+	}
+	return true
 }
 
 // runAlone runs the side in a goroutine that runs no loop.
@@ -189,8 +185,8 @@ func (sd *side) feed(b []byte) (err error) {
 func (sd *side) leave() {
 	if l := sd.lent; l != nil {
 		l.flush()
+		l.disturbed() // this goroutine, and those that it waits for, need the processor
 		sd.lent = nil
-		l.rests = restsAfter // this goroutine, and those that it waits for, need the processor
 		go l.run()
 	}
 }

@@ -24,9 +24,12 @@ type sock struct {
 	loop  *loop
 	token token
 
+	armed bool // the ring receives from it; for the goroutine that runs the loop
+
 	mu        sync.Mutex
 	closed    bool
-	armed     bool          // the loop is asked to say when there is room for more
+	parked    bool          // epoll is not to tell what there is to read; changed by the side's runner, or in its absence
+	full      bool          // epoll is to tell when there is room for more
 	waiting   bool          // a writer waits for that
 	room      chan struct{} // where it waits; made when first needed
 	out       []byte        // what a loop has collected, and nobody has sent yet; see outbox
@@ -111,14 +114,7 @@ func (k *sock) awaitRoom() error {
 	if k.room == nil {
 		k.room = make(chan struct{}, 1)
 	}
-	var err error
-	if k.loop.ring != nil {
-		k.loop.ask(ask{sock: k, room: true, back: noBuffer})
-	} else if !k.armed {
-		// If there is room by now, this itself makes the loop say so.
-		k.armed = true
-		err = k.loop.modify(k, readable|unix.EPOLLOUT)
-	}
+	err := k.tellRoom()
 	k.mu.Unlock()
 	if err == nil {
 		<-k.room
@@ -131,19 +127,50 @@ func (k *sock) awaitRoom() error {
 func (k *sock) roomy() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if !k.closed && len(k.out) > 0 && k.sendOut() == syscall.EAGAIN {
-		k.keep()
+	if !k.closed {
+		_ = k.sendOut()
 	}
 	if k.waiting {
 		k.waiting = false
 		k.room <- struct{}{}
 		return true
 	}
-	if k.armed && !k.closed {
-		k.armed = false
-		_ = k.loop.modify(k, readable)
+	if k.full && len(k.out) == 0 && !k.closed {
+		k.full = false
+		_ = k.rewatch()
 	}
 	return false
+}
+
+// tellRoom has the loop tell when there is room. The caller has mu.
+func (k *sock) tellRoom() error {
+	if k.full {
+		return nil
+	}
+	k.full = true
+	return k.rewatch() // if there is room by now, this itself makes the loop say so
+}
+
+// park has epoll report no more of what there is to read, or report it again.
+func (k *sock) park(parked bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.parked != parked && !k.closed {
+		k.parked = parked
+		_ = k.rewatch()
+	}
+}
+
+// rewatch changes what epoll reports. What of it is already there is reported anew. The caller has mu.
+func (k *sock) rewatch() error {
+	var events uint32 = readable
+	if k.parked {
+		events = unix.EPOLLET // ends of streams are reported all the same
+	}
+	if k.full {
+		events |= unix.EPOLLOUT
+	}
+	return k.loop.control(unix.EPOLL_CTL_MOD, k, events)
 }
 
 // CloseWrite tells the peer that nothing more comes.

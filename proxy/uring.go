@@ -77,11 +77,14 @@ const (
 	enterGetEvents   = 1 << 0
 	registerBufRing  = 22
 	opPollAdd        = 6
+	opAsyncCancel    = 14
 	opSend           = 26
 	opRecv           = 27
 	sqeBufferSelect  = 1 << 5
 	recvPollFirst    = 1 << 0
 	cqeBuffer        = 1 << 0
+	cancelAll        = 1 << 0
+	cancelAny        = 1 << 2
 	offSQRing        = 0
 	offSQEs          = 0x10000000
 )
@@ -236,6 +239,11 @@ func (u *uring) receive(fd int, userData uint64) {
 func (u *uring) send(fd int, b []byte, userData uint64) {
 	*u.next() = sqe{opcode: opSend, fd: int32(fd), addr: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b)))), len: uint32(len(b)),
 		opFlags: unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL, userData: userData}
+}
+
+// cancelAll takes back all operations that are under way. Each has a result all the same, as has this.
+func (u *uring) cancelAll(userData uint64) {
+	*u.next() = sqe{opcode: opAsyncCancel, fd: -1, opFlags: cancelAll | cancelAny, userData: userData}
 }
 
 // poll asks to be told once when fd is ready for events.

@@ -2,8 +2,12 @@ package proxy
 
 import (
 	"bytes"
+	"context"
+	"encoding/binary"
 	"fmt"
+	"io"
 	"net"
+	"runtime"
 	"syscall"
 	"testing"
 
@@ -160,11 +164,10 @@ func TestUringSend(t *testing.T) {
 
 // TestCollected has several goroutines write to a session's client what events make its loop send, and what they send by
 // themselves: nothing is lost or changes places.
-func TestCollected(t *testing.T) {
-	srv := newLoopServer(t, Config{})
-	if srv.loops[0].ring == nil {
-		t.Skip("this system has no io_uring")
-	}
+func TestCollected(t *testing.T) { eachWay(t, collected) }
+
+func collected(t *testing.T, newServer func(testing.TB, Config) *Server) {
+	srv := newServer(t, Config{})
 	lt := newLoopTest(t, srv, "tcp")
 	const rounds, perRound = 2000, 3
 	done := make(chan error, 1)
@@ -179,9 +182,15 @@ func TestCollected(t *testing.T) {
 		done <- nil
 	}()
 	go func() {
+		sd := &lt.front.side // which runs by itself, and not in the loop
+		for !sd.claim() {
+			runtime.Gosched()
+		}
+		sd.lent = nil
+		defer sd.release()
 		for i := range rounds * (perRound - 1) {
 			lt.clientMu.Lock()
-			err := lt.front.side.write(lt.client, tagMessage(2, i))
+			err := sd.write(lt.client, tagMessage(2, i))
 			lt.clientMu.Unlock()
 			if err != nil {
 				done <- err
@@ -201,6 +210,68 @@ func TestCollected(t *testing.T) {
 	for range 2 {
 		if err := <-done; err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// TestHotAndCalm has a loop become hot, and calm again when one of its sessions has to wait for the table. Every other session
+// goes on, with what has come meanwhile.
+func TestHotAndCalm(t *testing.T) {
+	table := newMapTable()
+	waiting, goOn := make(chan struct{}), make(chan struct{})
+	table.block = func(context.Context) error {
+		waiting <- struct{}{}
+		<-goOn
+		return nil
+	}
+	srv := newLoopServerThat(t, "default", Config{Table: table})
+	if srv.loops[0].ring == nil {
+		t.Skip("this system has no io_uring")
+	}
+	slow := newLoopTest(t, srv, "tcp")
+	var others []*loopTest
+	for range 20 {
+		others = append(others, newLoopTest(t, srv, "unix"))
+	}
+	parked := func() (n int) {
+		for _, lt := range others {
+			k := &lt.front.side.sock
+			k.mu.Lock()
+			if k.parked {
+				n++
+			}
+			k.mu.Unlock()
+		}
+		return n
+	}
+	for round := range 3 {
+		eventually(t, "the loop is hot", func() bool {
+			for _, lt := range others {
+				lt.pass(t, lt.toClient, lt.toServer, string(query("SELECT 1")))
+				lt.pass(t, lt.toServer, lt.toClient, "C\x00\x00\x00\x0dSELECT 1\x00Z\x00\x00\x00\x05I")
+			}
+			return parked() == len(others)
+		})
+		if _, err := slow.toClient.Write(query(fmt.Sprintf("SELECT raftable('k', '%d')", round))); err != nil {
+			t.Fatal(err)
+		}
+		<-waiting
+		if n := parked(); n > 0 {
+			t.Errorf("%d sockets are parked while another session waits", n)
+		}
+		for _, lt := range others {
+			lt.pass(t, lt.toClient, lt.toServer, string(query("SELECT 1")))
+			lt.pass(t, lt.toServer, lt.toClient, "C\x00\x00\x00\x0dSELECT 1\x00Z\x00\x00\x00\x05I")
+		}
+		goOn <- struct{}{}
+		for _, want := range "TDCZ" {
+			var hdr [headerSize]byte
+			if _, err := io.ReadFull(slow.toClient, hdr[:]); err != nil || rune(hdr[0]) != want {
+				t.Fatalf("the answer is %q, %v", hdr[0], err)
+			}
+			if _, err := io.CopyN(io.Discard, slow.toClient, int64(binary.BigEndian.Uint32(hdr[1:]))-4); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }

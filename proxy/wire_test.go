@@ -47,11 +47,11 @@ BEGIN PERFORM public.raftable($1, $2, NULL::int); END $$;
 // startProxy serves a proxy on loopback until the test ends.
 func startProxy(t testing.TB, cfg Config) (srv *Server, addr string) {
 	t.Helper()
-	cfg.NoIOUring = *epollOnly
 	srv, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+	srv.waits(*wayFlag)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
