@@ -22,7 +22,8 @@ import (
 
 var (
 	program = flag.String("raftproxy", "bin/raftproxy", "the binary to measure")
-	seconds = flag.Int("seconds", 3, "length of a run of pgbench")
+	seconds = flag.Int("seconds", 3, "seconds of a run of pgbench that count")
+	warmUp  = flag.Int("warm-up", 2, "seconds before that, which do not count")
 	rounds  = flag.Int("rounds", 5, "runs of every figure, of which the median counts")
 	clients = flag.String("clients", "", "numbers of clients, such as 1,8,32; empty for the suite's own")
 	modes   = flag.String("modes", "", "query modes of pgbench, of simple,extended,prepared; empty for the suite's own")

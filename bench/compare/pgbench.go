@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -24,37 +25,40 @@ type candidate struct {
 	scripts func(mode string) []string // of pgbench, as file names; nil for the built-in select-only one
 }
 
-// result is one run, or the median of several.
-type result struct {
-	tps float64
-	cpu float64 // µs per transaction; 0 where there is no proxy
-}
+// result is what a candidate's runs came to.
+type result struct{ tps, cpu []float64 } // cpu: µs per transaction; 0 where there is no proxy
 
 func (r result) String() string {
-	if r.cpu == 0 {
-		return fmt.Sprintf("%.1f k", r.tps/1000)
+	tps, cpu := median(r.tps)/1000, median(r.cpu)
+	if cpu == 0 {
+		return fmt.Sprintf("%.1f k", tps)
 	}
-	return fmt.Sprintf("%.1f k, %.1f µs", r.tps/1000, r.cpu)
+	return fmt.Sprintf("%.1f k, %.1f µs", tps, cpu)
 }
 
-// measure runs pgbench against each of the candidates in turn, and gives each one's median.
+// ratio is the median of the ratios of runs next to each other, which had the same noise about them.
+func ratio(a, b []float64) float64 {
+	var all []float64
+	for i := range a {
+		all = append(all, a[i]/b[i])
+	}
+	return median(all)
+}
+
+// measure runs pgbench against each of the candidates in turn.
 func (b *bench) measure(all []candidate, mode, clients string) ([]result, error) {
-	tps, cpu := make([][]float64, len(all)), make([][]float64, len(all))
+	out := make([]result, len(all))
 	for range *rounds {
 		for i, c := range all {
-			r, err := pgbench(b.ctx, c, mode, clients, *seconds)
+			tps, cpu, err := pgbench(b.ctx, c, mode, clients, *seconds)
 			for long := 2 * *seconds; errors.Is(err, errNothingDone) && long <= longestRun; long *= 2 {
-				r, err = pgbench(b.ctx, c, mode, clients, long)
+				tps, cpu, err = pgbench(b.ctx, c, mode, clients, long)
 			}
 			if err != nil {
 				return nil, fmt.Errorf("%s, %s, %s clients: %w", c.name, mode, clients, err)
 			}
-			tps[i], cpu[i] = append(tps[i], r.tps), append(cpu[i], r.cpu)
+			out[i].tps, out[i].cpu = append(out[i].tps, tps), append(out[i].cpu, cpu)
 		}
-	}
-	out := make([]result, len(all))
-	for i := range all {
-		out[i] = result{median(tps[i]), median(cpu[i])}
 	}
 	return out, nil
 }
@@ -78,26 +82,24 @@ func (b *bench) table(all []candidate, otherModes, otherClients, heading string,
 	return nil
 }
 
-var (
-	tpsLine   = regexp.MustCompile(`(?m)^tps = ([0-9.]+) `)
-	countLine = regexp.MustCompile(`(?m)^number of transactions actually processed: ([0-9]+)`)
-)
+var progressLine = regexp.MustCompile(`^progress: ([0-9.]+) s, ([0-9.]+) tps`)
 
-// errNothingDone is that a run was over before its clients had logged in, as happens on a machine that has much else to do.
-// pgbench counts the time of the logins as well, so a longer run comes to something.
+// errNothingDone is that a run was over before its clients had done anything that counts, as happens on a machine that has much
+// else to do. pgbench counts the time of the logins as well, so a longer run comes to something.
 var errNothingDone = errors.New("no transaction was done in the time of the run")
 
 // longestRun is how many seconds such a run may get.
 const longestRun = 60
 
-// pgbench is one run.
-func pgbench(ctx context.Context, c candidate, mode, clients string, seconds int) (result, error) {
+// pgbench is one run. It does not count before its warm-up is over: servers that have just been started are slow at first, and
+// PgBouncer, for one, has those of the run before.
+func pgbench(ctx context.Context, c candidate, mode, clients string, seconds int) (tps, cpu float64, err error) {
 	path, err := pgtest.Program("pgbench")
 	if err != nil {
-		return result{}, err
+		return 0, 0, err
 	}
 	args := []string{"-h", "127.0.0.1", "-p", strconv.Itoa(c.port), "-U", "postgres", "-n", "-M", mode, "-c", clients, "-j", "1",
-		"-T", strconv.Itoa(seconds)}
+		"-P", "1", "-T", strconv.Itoa(*warmUp + seconds + 1)} // the last second may not be told
 	if c.scripts == nil {
 		args = append(args, "-S")
 	} else {
@@ -105,26 +107,42 @@ func pgbench(ctx context.Context, c candidate, mode, clients string, seconds int
 			args = append(args, "-f", file)
 		}
 	}
-	before := cpuTime(c.pid)
-	out, err := exec.CommandContext(ctx, path, append(args, "postgres")...).CombinedOutput()
-	used := cpuTime(c.pid) - before
+	cmd := exec.CommandContext(ctx, path, append(args, "postgres")...)
+	told, err := cmd.StderrPipe()
 	if err != nil {
-		return result{}, fmt.Errorf("%w: %s", err, out)
+		return 0, 0, err
 	}
-	tps, count := tpsLine.FindSubmatch(out), countLine.FindSubmatch(out)
-	if count != nil && string(count[1]) == "0" {
-		return result{}, errNothingDone
+	if err := cmd.Start(); err != nil {
+		return 0, 0, err
 	}
-	if tps == nil || count == nil {
-		return result{}, fmt.Errorf("cannot read what pgbench says: %s", out)
+	var begin, end, transactions float64 // seconds; what was done between
+	var before, after time.Duration
+	var other []string
+	for lines := bufio.NewScanner(told); lines.Scan(); {
+		found := progressLine.FindStringSubmatch(lines.Text())
+		if found == nil {
+			other = append(other, lines.Text())
+			continue
+		}
+		now, _ := strconv.ParseFloat(found[1], 64)
+		rate, _ := strconv.ParseFloat(found[2], 64)
+		if now < float64(*warmUp)-0.5 || begin == 0 {
+			begin, end, before, after = now, now, cpuTime(c.pid), 0
+			continue
+		}
+		transactions += rate * (now - end)
+		end, after = now, cpuTime(c.pid)
 	}
-	var r result
-	r.tps, _ = strconv.ParseFloat(string(tps[1]), 64)
-	transactions, _ := strconv.ParseFloat(string(count[1]), 64)
+	if err := cmd.Wait(); err != nil {
+		return 0, 0, fmt.Errorf("%w: %s", err, strings.Join(other, "; "))
+	}
+	if transactions == 0 {
+		return 0, 0, errNothingDone
+	}
 	if c.pid != 0 {
-		r.cpu = float64(used.Nanoseconds()) / 1000 / transactions
+		cpu = float64((after - before).Nanoseconds()) / 1000 / transactions
 	}
-	return r, nil
+	return transactions / (end - begin), cpu, nil
 }
 
 // cpuTime is what a process has used, from the scheduler's own account.

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -17,23 +19,17 @@ func (b *bench) forward() error {
 	b.say("Transactions per second, and CPU time of the proxy for each.\n\n")
 	heading := "raftproxy against the best of the other proxies: throughput, CPU"
 	return b.table(b.all, "simple,extended,prepared", "1,8,32", heading, func(_ string, r []result) string {
-		ours, best := result{}, result{}
+		ours := slices.IndexFunc(b.all, func(c candidate) bool { return c.name == raftproxyName })
+		tps, cpu := math.Inf(1), 0.
 		for i, c := range b.all {
-			switch {
-			case c.pid == 0:
-			case c.name == raftproxyName:
-				ours = r[i]
-			default:
-				best.tps = max(best.tps, r[i].tps)
-				if best.cpu == 0 || r[i].cpu < best.cpu {
-					best.cpu = r[i].cpu
-				}
+			if c.pid != 0 && i != ours {
+				tps = min(tps, ratio(r[ours].tps, r[i].tps))
+				cpu = max(cpu, ratio(r[ours].cpu, r[i].cpu))
 			}
 		}
-		if best.cpu == 0 {
+		if cpu == 0 {
 			return "no other proxy is installed"
 		}
-		tps, cpu := ours.tps/best.tps, ours.cpu/best.cpu
 		return verdict(tps >= 1 && cpu <= 1, tps, cpu)
 	})
 }
@@ -77,8 +73,8 @@ func (b *bench) local() error {
 		"a proxy.\n\n")
 	bars := map[string]float64{"simple": 2.5, "extended": 1.5, "prepared": 1.5}
 	return b.table([]candidate{postgres, raftproxy}, "simple,prepared", "8,32", "ratio", func(mode string, r []result) string {
-		ratio := r[1].tps / r[0].tps
-		return verdict(ratio >= bars[mode], ratio)
+		gets := ratio(r[1].tps, r[0].tps)
+		return verdict(gets >= bars[mode], gets)
 	})
 }
 
@@ -103,8 +99,8 @@ func (b *bench) rewrite() error {
 	b.say("Transactions per second: `SELECT key FROM kv WHERE value = raftable('7')` and the same with `'value 7'`. The ratio is that of " +
 		"the times that both take through raftproxy.\n\n")
 	return b.table(all, "simple,prepared", "8,32", "ratio", func(_ string, r []result) string {
-		ratio := r[1].tps / r[2].tps
-		return verdict(ratio <= 1.25, ratio)
+		times := ratio(r[1].tps, r[2].tps)
+		return verdict(times <= 1.25, times)
 	})
 }
 
