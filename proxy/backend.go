@@ -52,6 +52,7 @@ type backend struct {
 	out      []byte // what the client gets of a chunk in which a message was changed
 	rebuilt  bool   // out is in use
 	held     []byte // what goes out with what comes next, unless that is an error
+	complete []byte // memory for a CommandComplete in held
 	harvest  harvest
 
 	blind    bool
@@ -127,7 +128,7 @@ func (b *backend) resume(chunk []byte) (prefix, rest []byte) {
 	}
 	b.hdrLen = 0
 	if held := b.takeHeld(b.hdr[0]); held != nil {
-		prefix = held
+		prefix = bytes.Clone(held) // it may become that of another message before it is written
 	}
 	b.begin(b.hdr[:])
 	if !b.hiding {
@@ -328,6 +329,10 @@ func (b *backend) change(r *reply) []byte {
 		switch {
 		case o.harvestError != nil:
 			return nil
+		case r.holdComplete && held == nil && b.typ == 'C':
+			b.complete = appendMessage(b.complete[:0], b.typ, body)
+			b.held = b.complete
+			return nil
 		case r.holdComplete:
 			b.held = newMessage(b.typ, body)
 			return held
@@ -346,8 +351,12 @@ func (b *backend) change(r *reply) []byte {
 
 // newMessage makes a message of a type and a body.
 func newMessage(typ byte, body []byte) []byte {
-	b := make([]byte, 0, headerSize+len(body))
-	return finishMessage(append(append(b, typ, 0, 0, 0, 0), body...), 0)
+	return appendMessage(make([]byte, 0, headerSize+len(body)), typ, body)
+}
+
+func appendMessage(dst []byte, typ byte, body []byte) []byte {
+	at := len(dst)
+	return finishMessage(append(append(dst, typ, 0, 0, 0, 0), body...), at)
 }
 
 // take keeps the first column of a DataRow's body.

@@ -266,7 +266,7 @@ func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 		q = &queryMessages{m: q.m, parse: q.parse, reply: q.reply, describe: q.describe, run: &run, last: &run}
 	}
 	f.queue(q.parse, 'P'|quietAnswer|replied, q.reply)
-	f.queue(appendBind(nil, "", "", &bindMessage{}, values), 'B'|quietAnswer|replied, q.reply)
+	f.queueBind(nil, nil, &bindMessage{}, values, 'B'|quietAnswer|replied, q.reply)
 	f.queue(describeUnnamed, 'D'|replied, q.describe)
 	run := q.run
 	if last {

@@ -52,6 +52,9 @@ func (m *bindMessage) decode(b []byte) (ok bool) {
 	return ok && len(b) == 0
 }
 
+// oneFormat are what nearly all clients say: one format for all. They are not changed.
+var oneFormat = [2][]int16{{0}, {1}}
+
 func cutFormats(b []byte) (formats []int16, rest []byte, ok bool) {
 	if len(b) < 2 {
 		return nil, nil, false
@@ -61,7 +64,10 @@ func cutFormats(b []byte) (formats []int16, rest []byte, ok bool) {
 	if len(b) < 2*n {
 		return nil, nil, false
 	}
-	if n > 0 {
+	switch {
+	case n == 1 && b[0] == 0 && b[1] <= 1:
+		formats = oneFormat[b[1]]
+	case n > 0:
 		formats = make([]int16, n)
 		for i := range formats {
 			formats[i] = int16(binary.BigEndian.Uint16(b[2*i:]))

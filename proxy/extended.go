@@ -25,6 +25,8 @@ type extended struct {
 	stmts   map[string]*prepared
 	portals map[string]*portal
 	spare   *portal // the last unnamed one, for its memory
+	// queued is the portal of a rewritten statement whose Bind is queued, and has not gone out.
+	queued *portal
 	// answered: a message since the last Sync was answered here.
 	answered bool
 	// A statement of ours took the place of the unnamed statement or portal, and the server may still have one.
@@ -51,7 +53,16 @@ func (p *prepared) local(portal string) bool { return p.st != nil && (portal == 
 const nameLimit = 63
 
 // nameOf is a name as the server has it.
-func nameOf(raw []byte) string { return string(raw[:min(len(raw), nameLimit)]) }
+func nameOf(raw []byte) string { return string(cutName(raw)) }
+
+// cutName is nameOf for where no string is needed.
+func cutName(raw []byte) []byte { return raw[:min(len(raw), nameLimit)] }
+
+// stmt finds a statement by a name as a message has it.
+func (x *extended) stmt(raw []byte) *prepared { return x.stmts[string(cutName(raw))] }
+
+// portal finds a portal by a name as a message has it.
+func (x *extended) portal(raw []byte) *portal { return x.portals[string(cutName(raw))] }
 
 // portal is a bound statement of ours, or one of a rewritten statement, which the server has.
 type portal struct {
@@ -93,8 +104,11 @@ func (x *extended) dropPortal(name string) {
 	if p := x.portals[name]; p != nil {
 		p.close()
 		delete(x.portals, name)
-		if name == "" && p.remote == nil {
+		if name == "" {
 			x.spare = p
+		}
+		if p == x.queued {
+			x.queued = nil
 		}
 	}
 }
@@ -190,17 +204,17 @@ func (f *frontend) isOurs(typ byte, body []byte) bool {
 	case 'B':
 		if _, rest, ok := bytes.Cut(body, []byte{0}); ok {
 			name, _, ok := bytes.Cut(rest, []byte{0})
-			return ok && f.ext.stmts[nameOf(name)] != nil
+			return ok && f.ext.stmt(name) != nil
 		}
 	case 'D', 'C':
 		kind, name, ok := target(body)
 		if kind == 'S' {
-			return ok && f.ext.stmts[nameOf(name)] != nil
+			return ok && f.ext.stmt(name) != nil
 		}
-		return ok && f.ext.portals[nameOf(name)] != nil
+		return ok && f.ext.portal(name) != nil
 	case 'E':
 		name, rest, ok := bytes.Cut(body, []byte{0})
-		return ok && len(rest) == 4 && f.ext.portals[nameOf(name)] != nil
+		return ok && len(rest) == 4 && f.ext.portal(name) != nil
 	}
 	return false
 }

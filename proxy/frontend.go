@@ -37,13 +37,16 @@ type frontend struct {
 	// serverUnnamed: the server may have an unnamed statement or portal.
 	serverUnnamed bool
 
-	settings settings // as of the last settle
-	noSQL    bool     // the connection is one for physical replication, which runs no SQL
+	settings  settings    // as of the last time that it was looked at when nothing was owed, as are the next two
+	seen      transaction // of the server
+	seenDrops uint64      // owed.drops
+	noSQL     bool        // the connection is one for physical replication, which runs no SQL
 
 	calls  callSettings
 	last   lastPlan
 	simple cursor      // of simple queries
 	bound  bindMessage // scratch of bind
+	values valueMemory // scratch of evaluate
 	ext    *extended   // our own prepared statements and portals; nil in a session that never had one
 }
 
@@ -260,6 +263,9 @@ func (f *frontend) note(typ byte) {
 // forward sends what is queued, and b, to the server, with what is noted entered in the account first. Answers of our own
 // that are still held go out before it: the server may answer at once.
 func (f *frontend) forward(b []byte) error {
+	if f.ext != nil {
+		f.ext.queued = nil
+	}
 	if len(f.unsettled) > 0 {
 		o := &f.s.owed
 		o.mu.Lock()
@@ -299,6 +305,17 @@ func (f *frontend) forward(b []byte) error {
 // of that, together with what comes next. r is set if e is marked replied.
 func (f *frontend) queue(msg []byte, e entry, r *reply) {
 	f.queued = append(append(f.queued, f.before...), msg...)
+	f.noteQueued(e, r)
+}
+
+// queueBind queues a Bind message, see appendBind.
+func (f *frontend) queueBind(portal, statement []byte, m *bindMessage, values [][]byte, e entry, r *reply) {
+	f.queued = appendBind(append(f.queued, f.before...), portal, statement, m, values)
+	f.noteQueued(e, r)
+}
+
+// noteQueued enters the message that queued ends with in the account, at the latest when it is written.
+func (f *frontend) noteQueued(e entry, r *reply) {
 	f.before = nil
 	f.unsettled = append(f.unsettled, e)
 	if r != nil {
@@ -428,7 +445,7 @@ func (f *frontend) settle() (settled, error) {
 // upToDate takes over what the server's side knows of the session. The caller holds owed.mu.
 func (f *frontend) upToDate() {
 	o := &f.s.owed
-	f.settings = f.s.back.settings
+	f.settings, f.seen, f.seenDrops = f.s.back.settings, o.tx, o.drops
 	f.ext.forget(o.tx)
 	o.watchTags = f.ext.named() || f.calls.used
 }

@@ -166,7 +166,7 @@ func (f *frontend) question(sql string) ([][]byte, error) {
 	f.queue(closeOf('P', name), 'C'|quiet, nil)
 	f.queue(closeOf('S', name), 'C'|quiet, nil)
 	f.queue(finishMessage(append(b, 0, 0), 0), 'P'|quiet|replied, r)
-	f.queue(appendBind(nil, name, name, &bindMessage{}, nil), 'B'|quiet|replied, r)
+	f.queueBind([]byte(name), []byte(name), &bindMessage{}, nil, 'B'|quiet|replied, r)
 	f.queue(executeMessage(name), 'E'|quiet|replied, r)
 	f.queue(closeOf('P', name), 'C'|quiet, nil)
 	f.queue(closeOf('S', name), 'C'|quiet, nil)

@@ -48,7 +48,8 @@ type owed struct {
 
 	entries []entry
 	head    int      // entries[head:] are open
-	replies []*reply // of the open entries that are marked replied, in order
+	replies []*reply // replies[replied:] are those of the open entries that are marked replied, in order
+	replied int
 
 	skipping   bool // the server discards everything until Sync
 	copyIn     bool // the server reads CopyData
@@ -120,6 +121,10 @@ func (o *owed) pushReplied(e entry, r *reply) {
 		o.extended++
 	}
 	if r != nil {
+		if o.replied >= 32 && o.replied > len(o.replies)/2 {
+			o.replies = o.replies[:copy(o.replies, o.replies[o.replied:])]
+			o.replied = 0
+		}
 		o.replies = append(o.replies, r)
 	}
 	o.entries = append(o.entries, e)
@@ -163,21 +168,23 @@ func (o *owed) take() {
 		o.extended--
 	}
 	if e&replied != 0 {
-		o.replies[0] = nil
-		o.replies = o.replies[1:]
+		o.replies[o.replied] = nil
+		if o.replied++; o.replied == len(o.replies) {
+			o.replies, o.replied = o.replies[:0], 0
+		}
 	}
 	o.head++
 }
 
 // reply is how the answer that comes now is to be changed; nil for not at all. The caller holds mu.
 func (o *owed) reply() *reply {
-	if len(o.replies) == 0 {
+	if o.replied == len(o.replies) {
 		return nil
 	}
 	if e, ok := o.front(); !ok || e&replied == 0 {
 		return nil
 	}
-	return o.replies[0]
+	return o.replies[o.replied]
 }
 
 func (o *owed) popIf(kind byte) {

@@ -35,14 +35,22 @@ func (f *frontend) convertParameters(p *prepared, m *bindMessage) *pgError {
 	return nil
 }
 
-// makePortal makes the portal that a Bind asks for. The unnamed one, which most are, keeps its memory from one to the next.
-func (x *extended) makePortal(name string, p *prepared, m *bindMessage, tx transaction) *pgError {
+// newPortal makes room for a portal in place of one that may have its name. The unnamed one, which most are, keeps its memory
+// from one to the next.
+func (x *extended) newPortal(name string, st *statement) *portal {
 	x.dropPortal(name)
 	o := x.spare
 	if o == nil || name != "" {
 		o = &portal{}
 	}
-	o.reset(p.st)
+	o.reset(st)
+	o.remote = nil
+	return o
+}
+
+// makePortal makes the portal that a Bind asks for.
+func (x *extended) makePortal(name string, p *prepared, m *bindMessage, tx transaction) *pgError {
+	o := x.newPortal(name, p.st)
 	o.tx = tx
 	if e := m.parameters(p, &o.cursor); e != nil {
 		return e

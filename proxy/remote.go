@@ -176,24 +176,24 @@ func (f *frontend) failWith(err error) error {
 	return f.fail(e)
 }
 
-// remoteTarget finds the rewritten statement that a message is about.
-func (f *frontend) remoteTarget(typ byte, body []byte) (name string, p *prepared, o *portal) {
+// remoteTarget finds the rewritten statement that a message is about. name is as the message has it.
+func (f *frontend) remoteTarget(typ byte, body []byte) (name []byte, p *prepared, o *portal) {
 	switch typ {
 	case 'B':
 		if _, rest, ok := bytes.Cut(body, []byte{0}); ok {
 			if raw, _, ok := bytes.Cut(rest, []byte{0}); ok {
-				name, p = nameOf(raw), f.ext.stmts[nameOf(raw)]
+				name, p = raw, f.ext.stmt(raw)
 			}
 		}
 	case 'D':
 		if kind, raw, ok := target(body); ok && kind == 'S' {
-			name, p = nameOf(raw), f.ext.stmts[nameOf(raw)]
+			name, p = raw, f.ext.stmt(raw)
 		} else if ok {
-			name, o = nameOf(raw), f.ext.portals[nameOf(raw)]
+			name, o = raw, f.ext.portal(raw)
 		}
 	case 'E':
 		if raw, rest, ok := bytes.Cut(body, []byte{0}); ok && len(rest) == 4 {
-			name, o = nameOf(raw), f.ext.portals[nameOf(raw)]
+			name, o = raw, f.ext.portal(raw)
 		}
 	}
 	if p != nil && p.st != nil {
@@ -206,10 +206,14 @@ func (f *frontend) remoteTarget(typ byte, body []byte) (name string, p *prepared
 }
 
 // remoteMessage deals with a message about a rewritten statement.
-func (f *frontend) remoteMessage(typ byte, msg []byte, name string, p *prepared, o *portal) (ours bool, err error) {
+func (f *frontend) remoteMessage(typ byte, msg, name []byte, p *prepared, o *portal) (ours bool, err error) {
+	if o != nil && o == f.ext.queued && o.remote.plain != nil && !o.remote.prepares {
+		f.queue(msg, entry(typ)|replied, o.remote.plain) // nothing can have happened since it was bound
+		return true, nil
+	}
 	// Only a named statement may have been dropped behind our back, and only rows that are harvested have an effect that
 	// what follows must see. Otherwise the message can go along with those in front of it.
-	if !f.onlyReplied() || p != nil && name != "" && p.drops != f.drops() || o != nil && typ == 'E' && o.remote.harvests() {
+	if !f.onlyReplied() || p != nil && len(name) > 0 && p.drops != f.seenDrops || o != nil && typ == 'E' && o.remote.harvests() {
 		state, err := f.settle()
 		if err != nil || state == settledSkipping {
 			return true, err
@@ -219,11 +223,11 @@ func (f *frontend) remoteMessage(typ byte, msg []byte, name string, p *prepared,
 		}
 	}
 	if o != nil && !f.alive(o) {
-		f.ext.dropPortal(name)
+		f.ext.dropPortal(nameOf(name))
 		return false, nil // the server has lost it, too
 	}
-	if p != nil {
-		if who, err := f.known(name, p); err != nil {
+	if p != nil && len(name) > 0 && p.drops != f.seenDrops {
+		if who, err := f.known(nameOf(name), p); err != nil {
 			return true, f.failWith(err)
 		} else if who != ownerUs {
 			return false, nil
@@ -323,7 +327,7 @@ func (f *frontend) bindRemote(body []byte, r *remote) (bool, error) {
 		return true, f.failSettled(e)
 	}
 	name := nameOf(m.portal)
-	values, err := f.valuesFor(r, m, string(m.statement))
+	values, err := f.valuesFor(r, m)
 	if err != nil {
 		e, fatal := asPgError(err)
 		if fatal != nil {
@@ -331,14 +335,18 @@ func (f *frontend) bindRemote(body []byte, r *remote) (bool, error) {
 		}
 		return true, f.failSettled(e)
 	}
-	f.queue(appendBind(nil, string(m.portal), string(m.statement), m, values), 'B'|replied, r.about(nil))
+	f.queueBind(m.portal, m.statement, m, values, 'B'|replied, r.about(nil))
 	if len(f.queued) >= bufferSize {
 		if err := f.forward(nil); err != nil {
 			return true, err
 		}
 	}
-	f.ext.dropPortal(name)
-	f.ext.portals[name] = &portal{remote: r, tx: f.transaction(), cursor: cursor{formats: m.resultFormats}}
+	o := f.ext.newPortal(name, nil)
+	o.remote, o.tx, o.formats = r, f.seen, m.resultFormats
+	f.ext.portals[name] = o
+	if len(f.queued) > 0 {
+		f.ext.queued = o
+	}
 	if name == "" {
 		f.ext.stalePortal = false
 	} else {
@@ -358,7 +366,7 @@ func (f *frontend) failSettled(e *pgError) error {
 
 // valuesFor gives the values that a Bind must have beyond the client's. Where they stand in the text of the statement, the
 // server is given the statement anew.
-func (f *frontend) valuesFor(r *remote, m *bindMessage, statement string) ([][]byte, error) {
+func (f *frontend) valuesFor(r *remote, m *bindMessage) ([][]byte, error) {
 	if r.prepares || len(r.rw.Values) == 0 {
 		return nil, nil
 	}
@@ -368,7 +376,7 @@ func (f *frontend) valuesFor(r *remote, m *bindMessage, statement string) ([][]b
 		}
 		return f.evaluate(r.rw.Values, m.values, r.types)
 	}
-	return nil, f.reparse(r, statement)
+	return nil, f.reparse(r, string(m.statement))
 }
 
 // reparse gives the server a statement anew that has values in its text, if they have changed.

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"encoding/binary"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/raftproxy/raftproxy/sqlrewrite"
@@ -40,42 +41,56 @@ func valueType(k sqlrewrite.ValueKind) uint32 {
 const quickValues = 100
 
 // evaluate gives the values that a rewritten statement needs now, in the client's encoding; nil for NULL. params are the
-// client's, in the client's encoding.
+// client's, in the client's encoding. What is returned is valid until the next call.
 func (f *frontend) evaluate(values []sqlrewrite.Value, params [][]byte, types []uint32) ([][]byte, error) {
-	out := make([][]byte, len(values))
-	size := 0
+	out, store, size := slices.Grow(f.values.values[:0], len(values)), f.values.store[:0], 0
 	if len(values) > quickValues {
 		f.side.leave()
 	}
 	for i := range values {
+		var one []byte
 		var err error
 		switch v := &values[i]; v.Kind {
 		case sqlrewrite.ValueGet:
-			out[i], err = f.valueOf(&v.Key, params, types)
+			one, store, err = f.valueOf(store, &v.Key, params, types)
 		default:
 			f.side.leave()
-			out[i], err = f.wholeTable(v.Kind)
+			one, err = f.wholeTable(v.Kind)
 		}
 		if err != nil {
 			return nil, err
 		}
-		if size += len(out[i]); size > maxWholeTable {
+		if size += len(one); size > maxWholeTable {
 			return nil, errWholeTable()
 		}
+		out = append(out, one)
+	}
+	if f.values = (valueMemory{out, store}); max(size, cap(store)) > storeKept || cap(out) > valuesKept {
+		f.values = valueMemory{}
 	}
 	return out, nil
 }
 
-// valueOf gets a key that is a constant or a parameter.
-func (f *frontend) valueOf(a *sqlrewrite.Arg, params [][]byte, types []uint32) ([]byte, error) {
+// valueMemory is memory for the values of one statement, kept for the next one unless it is much.
+type valueMemory struct {
+	values [][]byte
+	store  []byte // what they lie in, and their keys
+}
+
+// valuesKept is how many values a session keeps room for.
+const valuesKept = 16
+
+// valueOf gets a key that is a constant or a parameter. It appends to store what it needs room for.
+func (f *frontend) valueOf(store []byte, a *sqlrewrite.Arg, params [][]byte, types []uint32) (value, grown []byte, err error) {
 	var key []byte
 	switch {
 	case a.Param == 0 && a.Null:
-		return nil, nil
+		return nil, store, nil
 	case a.Param == 0:
-		key = []byte(a.Value)
+		store = append(store, a.Value...)
+		key = store[len(store)-len(a.Value):]
 	case a.Param > len(params) || params[a.Param-1] == nil:
-		return nil, nil // the server has something to say of what is missing
+		return nil, store, nil // the server has something to say of what is missing
 	default:
 		key = params[a.Param-1]
 		if a.Param <= len(types) && types[a.Param-1] == oidBpchar {
@@ -85,21 +100,22 @@ func (f *frontend) valueOf(a *sqlrewrite.Arg, params [][]byte, types []uint32) (
 		}
 		var e *pgError
 		if key, e = f.settings.toUTF8(key); e != nil {
-			return nil, e
+			return nil, store, e
 		}
 	}
-	value, found := f.s.srv.cfg.Table.Get(nil, key)
+	at := len(store)
+	store, found := f.s.srv.cfg.Table.Get(store, key)
 	if !found {
-		return nil, nil
+		return nil, store, nil
 	}
-	if value == nil {
+	if value = store[at:len(store):len(store)]; value == nil {
 		value = []byte{}
 	}
 	value, e := f.settings.fromUTF8(value)
 	if e != nil {
-		return nil, e
+		return nil, store, e
 	}
-	return value, nil
+	return value, store, nil
 }
 
 // wholeTable is the table at one applied index as JSON. Under another encoding than UTF-8 it is all ASCII.
@@ -180,7 +196,7 @@ func literalsOf(values [][]byte) []*string {
 
 // appendBind appends a Bind message that has, beyond the client's parameters, the given values in text format.
 // resultFormats are passed on.
-func appendBind(dst []byte, portal, statement string, m *bindMessage, values [][]byte) []byte {
+func appendBind(dst, portal, statement []byte, m *bindMessage, values [][]byte) []byte {
 	at := len(dst)
 	dst = append(dst, 'B', 0, 0, 0, 0)
 	dst = append(append(dst, portal...), 0)

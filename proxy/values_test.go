@@ -70,7 +70,7 @@ func TestAppendBind(t *testing.T) {
 		{"many", []int16{1}, make([][]byte, 3000), make([][]byte, 3000), nil, append(slices.Repeat([]int16{1}, 3000), make([]int16, 3000)...)},
 	} {
 		in := bindMessage{formats: c.formats, values: c.params, resultFormats: c.results}
-		b := appendBind([]byte("before"), "portal", "statement", &in, c.more)
+		b := appendBind([]byte("before"), []byte("portal"), []byte("statement"), &in, c.more)
 		if typ, size := header(b[6:]); typ != 'B' || size != len(b)-6 {
 			t.Errorf("%s: the header says %c and %d", c.what, typ, size)
 			continue
