@@ -249,6 +249,22 @@ func (s *site) names() *pg_query.ResTarget {
 	}
 }
 
+// inSubselect reports whether a call is part of an output column of a sub-select in FROM or of a CTE.
+func (s *site) inSubselect() bool {
+	inside := false
+	for _, step := range s.around {
+		switch step.node.Interface().(type) {
+		case *pg_query.RangeSubselect, *pg_query.CommonTableExpr:
+			inside = true
+		case *pg_query.SelectStmt:
+			if inside && step.field == "target_list" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // compared reports whether a call is an operand of a comparison that is a condition of WHERE or ON, or one of several. There a
 // sub-select would do nothing but cost: it keeps postgres from evaluating what stands around a value when it plans. Elsewhere that
 // could be seen: an error would come too soon, and a CASE that is decided has another type modifier.

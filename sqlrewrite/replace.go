@@ -53,7 +53,7 @@ type target struct {
 	column *pg_query.ResTarget // the output column of the statement that it lies in
 	direct bool                // it is that column
 	simple bool                // postgres cannot take a sub-select in its place
-	plain  bool                // a get that is a parameter and no sub-select
+	plain  bool                // a get that is a parameter and no sub-select, a look-up that postgres may evaluate when it plans
 	isSet  bool
 }
 
@@ -235,12 +235,19 @@ func (w *rewriter) get(t *target) []part {
 		if t.call.AggDistinct {
 			parts[0].text += "DISTINCT "
 		}
+		length := ", -1, "
+		if !t.plain && (t.inSubselect() || !hasColumn(t.call.ProtoReflect())) {
+			length = sqlNoLength
+		}
 		return append(parts, w.use(Value{Kind: ValueObject}), text("::pg_catalog.jsonb, "+sqlKeyOpen),
-			client(s.args[0]), text(sqlKeyClose), client(span{s.args[0].end, w.end(t)}))
+			client(s.args[0]), text(length+"false)"), client(span{s.args[0].end, w.end(t)}))
 	}
 	arg := Arg{Param: a.param, Null: a.null, Value: a.value, Type: a.textType(), Position: a.pos}
 	v := part{kind: PieceValue, value: w.value(Value{Kind: ValueGet, Key: arg}, a.name != "")}
 	before, after := "(SELECT ", sqlText+" AS "+word+")"
+	if t.inSubselect() {
+		after = sqlText + " AS " + word + sqlVolatile + ")"
+	}
 	if t.plain {
 		before, after = "(", sqlText+")"
 	} else if w.inParentheses(t) {
@@ -351,8 +358,12 @@ var checks = [...]struct{ before, open, shut string }{
 	{"pg_catalog.texteq(NULL, ", "pg_catalog.split_part(", ")) IS NOT NULL"},
 }
 
-// sqlNoLength is the length -1 that varchar() takes for none, in words that make the whole array volatile, as the function is:
-// postgres then sorts and limits the rows before it evaluates it.
+// sqlVolatile is a condition that always holds, in words that make what it stands in volatile, as the function is. So postgres does
+// not leave out the column of a sub-select that it is in, although nothing uses that.
+const sqlVolatile = " WHERE pg_catalog.clock_timestamp() IS NOT NULL"
+
+// sqlNoLength is the length -1 that varchar() takes for none, in words that make the whole array or look-up volatile, as the function
+// is: postgres then sorts and limits the rows before it evaluates it, and does not evaluate it when it plans.
 const sqlNoLength = ", pg_catalog.int4um((pg_catalog.clock_timestamp() IS NOT NULL)::pg_catalog.int4), "
 
 // columnEnd gives the end of the expression of an output column that is a call, which may be in parentheses.

@@ -64,6 +64,26 @@ func (w *walker) message(m protoreflect.Message) {
 	})
 }
 
+// hasColumn reports whether there is a column in what is below a node.
+func hasColumn(m protoreflect.Message) (found bool) {
+	if _, ok := m.Interface().(*pg_query.ColumnRef); ok {
+		return true
+	}
+	m.Range(func(field protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case field.Message() == nil:
+		case field.IsList():
+			for i, list := 0, v.List(); i < list.Len() && !found; i++ {
+				found = hasColumn(list.Get(i).Message())
+			}
+		default:
+			found = hasColumn(v.Message())
+		}
+		return !found
+	})
+	return found
+}
+
 // isOurs reports whether a call is one of raftable or public.raftable, written so that it can be read.
 func (w *walker) isOurs(call *pg_query.FuncCall) bool {
 	if _, found := slices.BinarySearch(w.names, int(call.Location)); !found {
