@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/raftproxy/raftproxy/internal/pgtest"
 	"github.com/raftproxy/raftproxy/sqlrewrite"
 )
 
@@ -399,5 +400,25 @@ func TestHarvestFollowsSettings(t *testing.T) {
 	}
 	if got := p.transcript(); !strings.Contains(got, `C="55000"`) {
 		t.Errorf("the client is told\n%s", got)
+	}
+}
+
+// TestFetchOfHarvest reads a portal by SQL whose rows set keys, which is refused.
+func TestFetchOfHarvest(t *testing.T) {
+	pg := pgtest.New(t, pgtest.Options{})
+	table := newMapTable()
+	_, addr := startProxy(t, Config{Upstream: pg.Addr(), Table: table, Logger: testLogger(t)})
+	w := dialWire(t, addr)
+	for _, text := range []string{"FETCH p", "SELECT 1; MOVE ALL IN p", "DO $$DECLARE c refcursor := 'p'; BEGIN MOVE c; END$$"} {
+		for _, way := range []string{"> query " + quote(text), `> parse "" ` + quote(text)} {
+			got := strings.Join(w.run(&script{lines: []string{`> query "BEGIN"`, `> parse "" "SELECT raftable(k, 'v') FROM (VALUES ('a')) t(k)"`,
+				`> bind "p" ""`, way, "> sync", `> query "ROLLBACK"`, "> wait"}}), "\n")
+			if !strings.Contains(got, `E S="ERROR" C="0A000" M="FETCH and MOVE cannot read a portal whose rows set keys"`) {
+				t.Errorf("%s: %s", way, got)
+			}
+		}
+	}
+	if table.rows["a"] != "" {
+		t.Error("a key was set")
 	}
 }

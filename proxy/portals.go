@@ -2,7 +2,8 @@ package proxy
 
 import (
 	"bytes"
-	"strings"
+
+	"github.com/raftproxy/raftproxy/sqlrewrite"
 )
 
 // portal finds a portal of ours that its transaction's end has not taken.
@@ -114,18 +115,29 @@ func (f *frontend) replaces(typ byte, body []byte) (portal string, ok bool) {
 	return name, f.ext.portals[name] != nil || len(raw) == 0 && f.ext.stalePortal
 }
 
-// fetchesHarvest says whether a text may read a portal by SQL of which the rows have sets to run, which only Execute does.
+// fetchesHarvest says whether a text reads a portal by SQL of which the rows have sets to run, which only Execute does.
 func (f *frontend) fetchesHarvest(text []byte) bool {
 	if f.ext == nil {
 		return false
 	}
 	for name, o := range f.ext.portals {
-		if name != "" && o.remote != nil && o.remote.harvests() && containsFold(text, strings.ToLower(name)) &&
-			(containsFold(text, "fetch") || containsFold(text, "move")) {
+		if name != "" && o.remote != nil && o.remote.harvests() && f.readsPortal(text, name) {
 			return true
 		}
 	}
 	return false
+}
+
+// readsPortal says whether a text has a FETCH or MOVE from a portal.
+func (f *frontend) readsPortal(text []byte, portal string) bool {
+	readable := func(b []byte) string {
+		utf, e := f.settings.toUTF8(b)
+		if e != nil {
+			utf = maskForeign(b)
+		}
+		return string(utf)
+	}
+	return sqlrewrite.ReadsPortal(readable(text), readable([]byte(portal)), f.readOptions())
 }
 
 var errFetchHarvest = &pgError{

@@ -60,16 +60,21 @@ func (f *frontend) foreignProgram(text []byte, cache *planCache) *program {
 	if e == nil {
 		return cache.get(utf)
 	}
+	if p := cache.get(maskForeign(text)); p.forward {
+		return p
+	}
+	return &program{local: true, parts: []part{{refusal: e}}}
+}
+
+// maskForeign makes a text readable that cannot be converted: what is not ASCII may be any letter.
+func maskForeign(text []byte) []byte {
 	masked := bytes.Clone(text)
 	for i, c := range masked {
 		if c >= 0x80 {
 			masked[i] = 'x'
 		}
 	}
-	if p := cache.get(masked); p.forward {
-		return p
-	}
-	return &program{local: true, parts: []part{{refusal: e}}}
+	return masked
 }
 
 // query deals with a simple query.
