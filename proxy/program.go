@@ -72,17 +72,12 @@ type argument struct {
 func compile(text string, o sqlrewrite.Options) *program {
 	p := compilePlan(text, sqlrewrite.Parse(text, o))
 	p.encodes = containsFold([]byte(text), "client_encoding") || containsFold([]byte(text), "names")
-	if p.executions = sqlrewrite.Executions(text, o); len(p.executions) > 0 && p.forward {
-		for _, r := range sqlrewrite.Statements(text, o) {
-			p.parts = append(p.parts, part{start: r.Start, end: r.End, control: r.Control, params: r.MaxParam, fills: r.Fills})
-		}
-	}
 	return p
 }
 
 // compilePlan turns the plan of a text into a program.
 func compilePlan(text string, plan *sqlrewrite.Plan) *program {
-	p := &program{text: text, local: true, forward: true}
+	p := &program{text: text, local: true, forward: true, executions: plan.Executions}
 	for i := range plan.Statements {
 		st := &plan.Statements[i]
 		t := part{start: st.Start, end: st.End, control: st.Control, params: st.MaxParam, fills: st.Fills}
@@ -111,7 +106,6 @@ func compilePlan(text string, plan *sqlrewrite.Plan) *program {
 		p.parts = append(p.parts, t)
 	}
 	if p.forward {
-		p.parts = nil
 		p.setting = true // what it is that mentions us is not known
 	}
 	return p

@@ -91,23 +91,3 @@ func without(old []Piece, start, end int) []Piece {
 	}
 	return pieces
 }
-
-// Statements gives the ranges of the statements of a text, their parameters and what they do to transactions, without looking
-// for calls. It is nil for a text that cannot be read.
-func Statements(text string, o Options) []Statement {
-	s := look(text, o)
-	if !s.ok {
-		return nil
-	}
-	tree, err := parseTree(s.text, s.tokens)
-	if err != nil {
-		return nil
-	}
-	p := planner{text: text, survey: s}
-	statements := make([]Statement, len(tree.Stmts))
-	for i, raw := range tree.Stmts {
-		statements[i].Start, statements[i].End = p.rangeOf(raw)
-		p.describe(raw, &statements[i])
-	}
-	return statements
-}

@@ -68,18 +68,6 @@ func BenchmarkOrigin(b *testing.B) {
 	}
 }
 
-// BenchmarkExecutions measures the look for EXECUTE in texts that have none.
-func BenchmarkExecutions(b *testing.B) {
-	text := strings.Repeat("SELECT e, x FROM t WHERE extra = 'e' ", 1000)
-	b.SetBytes(int64(len(text)))
-	b.ReportAllocs()
-	for b.Loop() {
-		if e := Executions(text, standard); e != nil {
-			b.Fatal(e)
-		}
-	}
-}
-
 // TestHostileTexts reads texts that would take a lexer or a parser minutes if their time were quadratic.
 func TestHostileTexts(t *testing.T) {
 	size := 1 << 19
@@ -131,7 +119,6 @@ func TestHostileTexts(t *testing.T) {
 					s.Rewrite.Origin(text, 1, len(text))
 				}
 			}
-			Executions(text, o)
 			if d := time.Since(start); d > 20*time.Second {
 				t.Errorf("%s: %v", name, d)
 			} else {

@@ -1,9 +1,6 @@
 package sqlrewrite
 
 import (
-	"strings"
-	"unicode/utf8"
-
 	pg_query "github.com/pganalyze/pg_query_go/v6"
 )
 
@@ -24,23 +21,10 @@ type Execution struct {
 	Explain, Analyze, Into bool
 }
 
-// Executions finds the EXECUTE statements of a text, also inside of EXPLAIN and CREATE TABLE AS. It gives none for a text that Parse
-// would call unreadable.
-func Executions(text string, o Options) []Execution {
-	if len(text) > maxText || !mentionsExecute(text) || !utf8.ValidString(text) || strings.IndexByte(text, 0) >= 0 {
-		return nil
-	}
-	s := look(text, o)
-	if !s.ok || !s.executes {
-		return nil
-	}
-	tree, err := parseTree(s.text, s.tokens)
-	if err != nil {
-		return nil
-	}
-	p := planner{text: text, survey: s}
+// executions finds the EXECUTE statements.
+func (p *planner) executions(stmts []*pg_query.RawStmt) []Execution {
 	var found []Execution
-	for i, raw := range tree.Stmts {
+	for i, raw := range stmts {
 		start, end := p.rangeOf(raw)
 		e := Execution{Statement: i, Start: start, End: end}
 		if n := e.unwrap(raw.Stmt); n != nil {
@@ -52,17 +36,6 @@ func Executions(text string, o Options) []Execution {
 		}
 	}
 	return found
-}
-
-// mentionsExecute reports whether text has the word in it, in any case. It looks for the x, which is rare.
-func mentionsExecute(text string) bool {
-	const word = "execute"
-	for i := 1; i+len(word)-1 <= len(text); i++ {
-		if text[i]|0x20 == 'x' && foldsTo(text[i-1:i-1+len(word)], word) {
-			return true
-		}
-	}
-	return false
 }
 
 // unwrap gives the EXECUTE that a statement is or has, nil if there is none.

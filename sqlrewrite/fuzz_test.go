@@ -136,7 +136,7 @@ func FuzzExecutions(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string, conforming bool) {
 		o := Options{StandardConformingStrings: conforming}
-		for _, e := range Executions(text, o) {
+		for _, e := range Parse(text, o).Executions {
 			if e.Start < 0 || e.At <= e.Start || e.At > e.End || e.End > len(text) || e.Name == "" {
 				t.Fatalf("%q: %+v", text, e)
 			}
@@ -144,7 +144,7 @@ func FuzzExecutions(f *testing.F) {
 			if e.Args > 0 {
 				add = ", 1, 2"
 			}
-			again := Executions(text[:e.At]+add+text[e.At:], o)
+			again := Parse(text[:e.At]+add+text[e.At:], o).Executions
 			if len(again) <= 0 {
 				t.Fatalf("%q: %+v: nothing is executed with arguments", text, e)
 			}

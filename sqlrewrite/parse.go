@@ -28,7 +28,7 @@ func Parse(text string, o Options) *Plan {
 		return &Plan{}
 	}
 	s := look(text, o)
-	if !s.ok || len(s.names) == 0 && !s.commands {
+	if !s.ok || len(s.names) == 0 && !s.commands && !s.executes {
 		return &Plan{}
 	}
 	tree, err := parseTree(s.text, s.tokens)
@@ -67,7 +67,10 @@ func (p *planner) plan(stmts []*pg_query.RawStmt) *Plan {
 		plan.Class = max(plan.Class, s.Class)
 		plan.Statements = append(plan.Statements, s)
 	}
-	if plan.Class == ClassNone {
+	if p.survey.executes {
+		plan.Executions = p.executions(stmts)
+	}
+	if plan.Class == ClassNone && len(plan.Executions) == 0 {
 		return &Plan{}
 	}
 	for i, raw := range stmts {

@@ -37,8 +37,10 @@ type Plan struct {
 	// is then to be forwarded. Otherwise it is the highest class of Statements, which may be mixed.
 	Class Class
 	// Statements are in text order. Empty statements are left out, as postgres does. Nil when Class is
-	// ClassNone.
+	// ClassNone and there are no Executions.
 	Statements []Statement
+	// Executions are the EXECUTE statements, also inside of EXPLAIN and CREATE TABLE AS.
+	Executions []Execution
 }
 
 // Statement is one statement of a text.

@@ -374,7 +374,7 @@ func (p *pair) executePrepared(t *testing.T, conn *pgconn.PgConn, r *Rewrite, o 
 		for _, v := range p.values(r, nil) {
 			more = append(more, Quote(v))
 		}
-		e := Executions(text, standard)[0]
+		e := Parse(text, standard).Executions[0]
 		add := "(" + strings.Join(more, ", ") + ")"
 		if e.Args > 0 {
 			add = ", " + strings.Join(more, ", ")

@@ -33,7 +33,7 @@ func TestExecutions(t *testing.T) {
 		"EXECUTE '\xff'": nil,
 		"PREPARE p AS SELECT 1; CREATE TRIGGER x BEFORE INSERT ON t EXECUTE FUNCTION f()": nil,
 	} {
-		got := Executions(text, standard)
+		got := Parse(text, standard).Executions
 		if len(got) != len(wants) {
 			t.Errorf("%s: %+v", text, got)
 			continue
@@ -61,7 +61,7 @@ func TestExecutions(t *testing.T) {
 func TestWithArguments(t *testing.T) {
 	text := "SELECT 1; EXECUTE p(raftable('a') || 'é' , raftable('b'))"
 	r := Parse(text, standard).Statements[1].Rewrite
-	e := Executions(text, standard)[0]
+	e := Parse(text, standard).Executions[0]
 	prepared := Parse("PREPARE p AS SELECT $1::text, raftable('c') || $2", standard).Statements[0].Rewrite
 	r = e.WithArguments(r, prepared, false)
 	more := "more"
