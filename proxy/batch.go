@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/raftproxy/raftproxy/sqlrewrite"
 )
@@ -25,6 +24,7 @@ type batch struct {
 // runBatch answers a simple query. The server owes nothing.
 func (f *frontend) runBatch(prog *program) error {
 	b := &batch{f: f, prog: prog, inBlock: f.transaction().status != 'I'}
+	f.staleUnnamed()
 	if len(prog.parts) == 1 {
 		if done, err := b.runWhole(&prog.parts[0]); done || err != nil {
 			return err
@@ -130,13 +130,31 @@ func (b *batch) openBlock(t *part) {
 	}
 }
 
+// leaveBlock ends our block in front of a statement of which the server would see that it is one. Without it, the server has a
+// warning for COMMIT and ROLLBACK, and an error for what else there is, as in the transaction of a query string.
+func (b *batch) leaveBlock(t *part) {
+	if !b.block {
+		return
+	}
+	end := "ROLLBACK"
+	switch t.control {
+	case sqlrewrite.ControlCommit:
+		end = "COMMIT"
+	case sqlrewrite.ControlRollback, sqlrewrite.ControlWithin:
+	default:
+		return
+	}
+	b.block = false
+	b.statement(end, quietAnswer)
+}
+
 // followBlock notes what a statement that was sent does to the transaction block. What begins a block takes ours over, as it takes
 // over the transaction of a query string.
 func (b *batch) followBlock(t *part) {
 	switch t.control {
 	case sqlrewrite.ControlBegin:
 		b.block, b.inBlock = false, true
-	case sqlrewrite.ControlEnd:
+	case sqlrewrite.ControlCommit, sqlrewrite.ControlRollback, sqlrewrite.ControlPrepare:
 		b.block, b.inBlock = false, false
 	}
 }
@@ -234,11 +252,8 @@ func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 	if rw == nil {
 		rw = sqlrewrite.Whole(t.start, t.end)
 	}
-	if t.params > 0 && rw.Prepares == "" {
-		if done, err := b.settle(); done || err != nil {
-			return done, err
-		}
-		return true, b.fail(b.noParameter(t))
+	if t.fails {
+		return true, b.withParameters(t, rw)
 	}
 	if t.control == sqlrewrite.ControlCopyIn {
 		if done, err := b.settle(); done || err != nil {
@@ -259,6 +274,7 @@ func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 			return true, b.fail(e)
 		}
 	}
+	b.leaveBlock(t)
 	b.openBlock(t)
 	if b.block && t.control == sqlrewrite.ControlBegin {
 		run := *q.run
@@ -284,6 +300,28 @@ func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 		return b.harvested()
 	}
 	return false, nil
+}
+
+// withParameters has the server say what it says of parameters in a simple query: that there are none, unless it finds another
+// mistake before. The statement is the only one of a simple query that comes in the same transaction.
+func (b *batch) withParameters(t *part, rw *sqlrewrite.Rewrite) error {
+	if done, err := b.settle(); done || err != nil {
+		return err
+	}
+	m := newRemote(b.prog.text, &part{rewrite: rw, params: t.params, fills: t.fills}, nil)
+	m.literals = make([]*string, len(rw.Values))
+	msg, r, err := b.queryMessage(m, rw.Literal(b.prog.text, m.literals))
+	if err != nil {
+		return b.failWith(err)
+	}
+	if !b.block {
+		b.f.queue(msg, 'Q'|replied, r)
+		return nil
+	}
+	b.f.queue(msg, 'Q'|quietAnswer|replied, r)
+	b.statement("ROLLBACK", quiet)
+	b.f.endQuery()
+	return nil
 }
 
 var (
@@ -452,8 +490,7 @@ func (b *batch) end() error {
 	return nil
 }
 
-// endFailed ends the query after an error of the server's. An error of the last statement comes here too late: then the server
-// keeps an unnamed statement that a simple query would have taken away, until the next Parse.
+// endFailed ends the query after an error of the server's.
 func (b *batch) endFailed() error {
 	b.f.staleUnnamed()
 	if b.block {
@@ -524,23 +561,4 @@ var errCopyInBatch = &pgError{
 	message: "COPY FROM STDIN cannot stand in one query string with calls of raftable()",
 	detail:  "It was not executed.",
 	hint:    "Send the statements one by one.",
-}
-
-// noParameter is the error of a simple query with a parameter.
-func (b *batch) noParameter(t *part) *pgError {
-	text := b.prog.text[t.start:t.end]
-	at := strings.IndexByte(text, '$')
-	for at >= 0 && at+1 < len(text) && (text[at+1] < '0' || text[at+1] > '9') {
-		next := strings.IndexByte(text[at+1:], '$')
-		if next < 0 {
-			break
-		}
-		at += 1 + next
-	}
-	number := strings.TrimLeft(text[at+1:], "0")
-	end := 0
-	for end < len(number) && number[end] >= '0' && number[end] <= '9' {
-		end++
-	}
-	return &pgError{code: "42P02", message: "there is no parameter $" + number[:end], position: characters(b.prog.text[:t.start+at]) + 1}
 }

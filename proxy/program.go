@@ -39,6 +39,7 @@ type part struct {
 	control    sqlrewrite.Control
 	params     int  // the highest number of a parameter in it
 	fills      bool // the server runs it to its end before it answers
+	fails      bool // it takes parameters, of which a simple query has none
 	local      *statement
 	rewrite    *sqlrewrite.Rewrite
 	command    *sqlrewrite.Command
@@ -80,7 +81,7 @@ func compilePlan(text string, plan *sqlrewrite.Plan) *program {
 	p := &program{text: text, local: true, forward: true, executions: plan.Executions}
 	for i := range plan.Statements {
 		st := &plan.Statements[i]
-		t := part{start: st.Start, end: st.End, control: st.Control, params: st.MaxParam, fills: st.Fills}
+		t := part{start: st.Start, end: st.End, control: st.Control, params: st.MaxParam, fills: st.Fills, fails: st.TakesParams}
 		switch st.Class {
 		case sqlrewrite.ClassNone, sqlrewrite.ClassStored:
 			p.local = false

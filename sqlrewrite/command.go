@@ -217,9 +217,19 @@ func controlOf(n *pg_query.Node) Control {
 		switch s.TransactionStmt.Kind {
 		case pg_query.TransactionStmtKind_TRANS_STMT_BEGIN, pg_query.TransactionStmtKind_TRANS_STMT_START:
 			return ControlBegin
-		case pg_query.TransactionStmtKind_TRANS_STMT_COMMIT, pg_query.TransactionStmtKind_TRANS_STMT_ROLLBACK,
-			pg_query.TransactionStmtKind_TRANS_STMT_PREPARE:
-			return ControlEnd
+		case pg_query.TransactionStmtKind_TRANS_STMT_SAVEPOINT, pg_query.TransactionStmtKind_TRANS_STMT_RELEASE,
+			pg_query.TransactionStmtKind_TRANS_STMT_ROLLBACK_TO:
+			return ControlWithin
+		case pg_query.TransactionStmtKind_TRANS_STMT_PREPARE:
+			return ControlPrepare
+		case pg_query.TransactionStmtKind_TRANS_STMT_COMMIT, pg_query.TransactionStmtKind_TRANS_STMT_ROLLBACK:
+			switch {
+			case s.TransactionStmt.Chain:
+				return ControlWithin
+			case s.TransactionStmt.Kind == pg_query.TransactionStmtKind_TRANS_STMT_COMMIT:
+				return ControlCommit
+			}
+			return ControlRollback
 		case pg_query.TransactionStmtKind_TRANS_STMT_COMMIT_PREPARED, pg_query.TransactionStmtKind_TRANS_STMT_ROLLBACK_PREPARED:
 			return ControlAlone
 		}

@@ -160,7 +160,13 @@ func describe(c sqlCase) string {
 		}
 		b.WriteString("\n")
 		if s.Control != ControlNone {
-			b.WriteString("  control " + [...]string{"none", "begin", "end", "needs block", "copy in"}[s.Control] + "\n")
+			b.WriteString("  control " + [...]string{
+				ControlBegin: "begin", ControlCommit: "commit", ControlRollback: "rollback", ControlPrepare: "prepare transaction",
+				ControlWithin: "within a block", ControlNeedsBlock: "needs block", ControlCopyIn: "copy in", ControlAlone: "alone",
+			}[s.Control] + "\n")
+		}
+		if s.TakesParams && s.Class == ClassNone {
+			b.WriteString("  takes parameters\n")
 		}
 		switch {
 		case s.Local != nil:

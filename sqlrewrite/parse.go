@@ -90,7 +90,18 @@ func (p *planner) describe(raw *pg_query.RawStmt, s *Statement) {
 			break
 		}
 		s.MaxParam = max(s.MaxParam, use.number)
+		s.TakesParams = s.TakesParams || takesParameters(raw.Stmt)
 	}
+}
+
+// takesParameters reports whether postgres looks for parameters of the client's when it analyses a statement.
+func takesParameters(n *pg_query.Node) bool {
+	switch n.GetNode().(type) {
+	case *pg_query.Node_SelectStmt, *pg_query.Node_InsertStmt, *pg_query.Node_UpdateStmt, *pg_query.Node_DeleteStmt, *pg_query.Node_MergeStmt,
+		*pg_query.Node_DeclareCursorStmt, *pg_query.Node_ExplainStmt, *pg_query.Node_CreateTableAsStmt, *pg_query.Node_CallStmt:
+		return true
+	}
+	return false
 }
 
 // fills reports whether postgres runs a statement to its end before it answers: it may send rows of a SELECT while it finds them,

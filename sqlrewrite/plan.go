@@ -52,6 +52,9 @@ type Statement struct {
 	// MaxParam is the highest number of a parameter ($1, ...) in the statement; 0 if it has none. In a PREPARE the types that it
 	// declares count too.
 	MaxParam int
+	// TakesParams says that it uses parameters of the client's, so that it fails in a simple query. Those of a PREPARE or of a
+	// function's body are not the client's.
+	TakesParams bool
 	// Control says what the statement does to transactions, also for ClassNone.
 	Control Control
 	// Fills says that postgres runs the statement to its end before it answers anything, which it does for all but a SELECT that
@@ -152,8 +155,15 @@ const (
 	ControlNone Control = iota
 	// ControlBegin opens a transaction block: BEGIN, START TRANSACTION.
 	ControlBegin
-	// ControlEnd ends one: COMMIT, END, ROLLBACK (but not to a savepoint), PREPARE TRANSACTION.
-	ControlEnd
+	// ControlCommit ends one: COMMIT, END.
+	ControlCommit
+	// ControlRollback ends one: ROLLBACK, but not to a savepoint.
+	ControlRollback
+	// ControlPrepare ends one: PREPARE TRANSACTION.
+	ControlPrepare
+	// ControlWithin is only for a block that has been opened by a statement: SAVEPOINT, RELEASE, ROLLBACK TO, and COMMIT and
+	// ROLLBACK with AND CHAIN, which leave a block open.
+	ControlWithin
 	// ControlNeedsBlock runs in a transaction block only, for which that of a query string counts: DECLARE without HOLD,
 	// LOCK, SET LOCAL and the like.
 	ControlNeedsBlock
