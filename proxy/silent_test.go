@@ -7,27 +7,30 @@ import (
 	"time"
 )
 
-// silentUpstream is a server that accepts, says something or nothing, and then only reads.
-func silentUpstream(t *testing.T, says string) (addr string, accepted chan struct{}) {
+// silentUpstream is a server that accepts, says something or nothing, and then only reads. heard gets one for each connection on
+// which something came.
+func silentUpstream(t *testing.T, says string) (addr string, heard chan struct{}) {
 	t.Helper()
 	l := listenLoopback(t)
 	t.Cleanup(func() { l.Close() })
-	accepted = make(chan struct{}, 16)
+	heard = make(chan struct{}, 16)
 	go func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
-			accepted <- struct{}{}
 			go func() {
 				defer c.Close()
 				_, _ = io.WriteString(c, says)
+				if _, err := io.ReadFull(c, make([]byte, 1)); err == nil {
+					heard <- struct{}{}
+				}
 				_, _ = io.Copy(io.Discard, c)
 			}()
 		}
 	}()
-	return l.Addr().String(), accepted
+	return l.Addr().String(), heard
 }
 
 // silent are the ways in which a server may fail to go on, and whether that ends the dialing.
@@ -100,7 +103,7 @@ func TestSilentServerAndCancel(t *testing.T) {
 				name = c.name + ", at the end of the proxy"
 			}
 			t.Run(name, func(t *testing.T) {
-				upstream, accepted := silentUpstream(t, c.says)
+				upstream, heard := silentUpstream(t, c.says)
 				srv, err := New(Config{
 					Upstream: upstream, Table: newMapTable(), StartupTimeout: time.Minute,
 					Access: Access{UpstreamTLS: UpstreamTLS{Mode: c.mode}},
@@ -122,7 +125,7 @@ func TestSilentServerAndCancel(t *testing.T) {
 				s.cancelKey = "12345678"
 				s.beginHarvest()
 				s.stopHarvest()
-				<-accepted
+				<-heard
 				if ends {
 					srv.cancel()
 				}
