@@ -161,7 +161,9 @@ func (k *sock) keep() {
 		return
 	}
 	k.out = append([]byte(nil), k.out...)
-	k.tellRoom()
+	if k.tellRoom() != nil {
+		k.broken()
+	}
 }
 
 // sendOut sends what a loop has collected for k, in front of something else, and says why it could not. The caller has mu.

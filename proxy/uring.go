@@ -265,9 +265,6 @@ func (u *uring) enter(wait uint32) syscall.Errno {
 	return errno
 }
 
-// ready says whether there are results.
-func (u *uring) ready() bool { return *u.cqHead != atomic.LoadUint32(u.cqTail) }
-
 // look shows results that are there, but for the first seen of them, and says how many there are by now. They stay.
 func (u *uring) look(seen uint32, show func(*cqe)) uint32 {
 	head, tail := *u.cqHead, atomic.LoadUint32(u.cqTail)
