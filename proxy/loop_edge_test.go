@@ -273,7 +273,6 @@ func loopEndLocked(t *testing.T, newServer func(testing.TB, Config) *Server) {
 	}
 }
 
-
 // A send of a hot loop finds too little room, and nothing else happens.
 func TestLoopShortSend(t *testing.T) { loopShortSend(t, false) }
 
@@ -338,6 +337,5 @@ func loopShortSend(t *testing.T, drain bool) {
 		})
 	}
 }
-
 
 // lock, with a pause between its two steps.
