@@ -34,7 +34,7 @@ func benchSession(b *testing.B, answer []byte) *session {
 	return s
 }
 
-func messages(b *testing.B, lines ...string) []byte {
+func messages(b testing.TB, lines ...string) []byte {
 	b.Helper()
 	var out []byte
 	for _, l := range lines {
@@ -57,10 +57,14 @@ func benchFeed(b *testing.B, s *session, msg []byte) {
 // BenchmarkForward measures what the proxy does between two system calls, for a statement and its answer.
 func BenchmarkForward(b *testing.B) {
 	row := append([]byte{'D', 0, 0, 0, 16, 0, 1, 0, 0, 0, 6}, "abcdef"...)
-	simple := append(append([]byte("T\x00\x00\x00\x1b\x00\x01a\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x19\xff\xff\xff\xff\xff\xff\x00\x00"), row...),
+	simple := append(append([]byte("T\x00\x00\x00\x1a\x00\x01a\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x19\xff\xff\xff\xff\xff\xff\x00\x00"), row...),
 		"C\x00\x00\x00\x0dSELECT 1\x00Z\x00\x00\x00\x05I"...)
 	b.Run("simple", func(b *testing.B) {
 		benchFeed(b, benchSession(b, simple), messages(b, `query "SELECT abalance FROM pgbench_accounts WHERE aid = 4711;"`))
+	})
+	// A text that has the word and no call is looked up in the plan cache.
+	b.Run("word", func(b *testing.B) {
+		benchFeed(b, benchSession(b, simple), messages(b, `query "SELECT raftable FROM pgbench_accounts WHERE aid = 4711;"`))
 	})
 	prepared := append(append([]byte("2\x00\x00\x00\x04"), row...), "C\x00\x00\x00\x0dSELECT 1\x00Z\x00\x00\x00\x05I"...)
 	b.Run("prepared", func(b *testing.B) {

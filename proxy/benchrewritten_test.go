@@ -14,7 +14,7 @@ type benchServer struct {
 	answer []byte
 	// parameters is how many a ParameterDescription has.
 	parameters byte
-	// binds, of which the last is kept, shows what the values were.
+	// bind is the last Bind message, which shows what the values were.
 	bind []byte
 }
 
@@ -134,7 +134,7 @@ var rewrittenRuns = []struct {
 func BenchmarkRewritten(b *testing.B) {
 	for _, r := range rewrittenRuns {
 		b.Run(r.name, func(b *testing.B) {
-			s, _, said := rewrittenSession(b)
+			s, server, said := rewrittenSession(b)
 			run := messages(b, r.run...)
 			if err := s.front.feed(messages(b, r.prepare...)); err != nil {
 				b.Fatal(err)
@@ -149,6 +149,34 @@ func BenchmarkRewritten(b *testing.B) {
 			}
 			if said.String() != r.want {
 				b.Fatalf("the client got %q", said)
+			}
+			if !bytes.Contains(server.bind, []byte("\x00\x00\x00\x07value 7")) {
+				b.Fatalf("the server got %q", server.bind)
+			}
+		})
+	}
+}
+
+// TestRewrittenAllocatesNothing runs statements that have been read before.
+func TestRewrittenAllocatesNothing(t *testing.T) {
+	for _, r := range rewrittenRuns {
+		if r.name == "unnamed" {
+			continue // a Parse makes a statement
+		}
+		t.Run(r.name, func(t *testing.T) {
+			s, _, said := rewrittenSession(t)
+			run := messages(t, r.run...)
+			if err := s.front.feed(messages(t, r.prepare...)); err != nil {
+				t.Fatal(err)
+			}
+			n := testing.AllocsPerRun(100, func() {
+				said.Reset()
+				if err := s.front.feed(run); err != nil {
+					t.Fatal(err)
+				}
+			})
+			if n != 0 {
+				t.Errorf("%v allocations", n)
 			}
 		})
 	}

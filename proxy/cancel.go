@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"encoding/binary"
 	"io"
 	"sync"
@@ -51,19 +52,26 @@ func (s *Server) cancelRequest(req *startup) {
 	s.passCancel(req.raw)
 }
 
-// passCancel passes a cancel request on to the server, and returns when it has taken effect.
+// cancelWait bounds how long the server may take to take in a cancel request, TLS included. A session whose statement it is for
+// waits that long, and does not hang for good on a server that accepts connections and goes no further.
+const cancelWait = 5 * time.Second
+
+// passCancel passes a cancel request on to the server, and returns when it has taken effect, or the server is too slow.
 func (s *Server) passCancel(raw []byte) {
-	server, err := s.dial()
-	if err != nil {
+	deadline := time.Now().Add(s.cancelWait)
+	server, err := s.dial(deadline)
+	if err == nil {
+		defer server.Close()
+		defer context.AfterFunc(s.ctx, func() { _ = server.SetDeadline(time.Unix(1, 0)) })()
+		if err = server.SetDeadline(deadline); err == nil {
+			_, err = server.Write(raw)
+		}
+	}
+	if err == nil {
+		_, err = io.Copy(io.Discard, server)
+	}
+	if err != nil && s.ctx.Err() == nil {
 		s.cfg.Logger.Error().Err(err).Str("upstream", s.cfg.Upstream).Msg("cannot pass on a cancel request")
-		return
-	}
-	defer server.Close()
-	if server.SetDeadline(time.Now().Add(s.cfg.StartupTimeout)) != nil {
-		return
-	}
-	if _, err := server.Write(raw); err == nil {
-		_, _ = io.Copy(io.Discard, server)
 	}
 }
 
@@ -82,7 +90,8 @@ func (s *session) cancel() (interrupted, harvesting bool) {
 }
 
 // beginHarvest and endHarvest stand around a statement of which rows are harvested. No cancel request that is passed on to the
-// server for it is left when endHarvest returns, so that none can hit what comes next.
+// server for it is left when endHarvest returns, so that none can hit what comes next; except where the server takes
+// longer than cancelWait to take one in.
 func (s *session) beginHarvest() {
 	s.waitMu.Lock()
 	s.harvesting = true

@@ -82,6 +82,9 @@ func (s *session) endIfDraining() {
 		return
 	}
 	defer s.clientMu.Unlock()
+	if k, ok := s.client.(*sock); ok && !k.allSent() {
+		return // it is called again when there is room
+	}
 	s.ended = true
 	e := &pgError{code: codeAdminShutdown, message: "terminating connection due to administrator command"}
 	lastWords(s.client, e.append(nil, "FATAL"))

@@ -25,6 +25,9 @@ type extended struct {
 	stmts   map[string]*prepared
 	portals map[string]*portal
 	spare   *portal // the last unnamed one, for its memory
+	// pending are statements with a name that the server has not yet confirmed. They are in stmts already.
+	pending []*prepared
+	lost    bool // one of them is not, since the server has refused it; see settlePending
 	// queued is the portal of a rewritten statement whose Bind is queued, and has not gone out.
 	queued *portal
 	// answered: a message since the last Sync was answered here.
@@ -44,6 +47,8 @@ type prepared struct {
 	alone     bool   // the server cannot run it, so that portals with a name are ours as well
 	drops     uint64 // owed.drops when the server was last known to have the name
 	confirmed bool   // the server has said that it has it
+	name      string // while it is pending
+	lost      bool   // the server has refused it
 }
 
 // local says whether the proxy runs the statement for a portal of this name.
@@ -167,12 +172,16 @@ func (f *frontend) extendedMessage(typ byte, msg []byte) (ours bool, err error) 
 	if !ours && !replaces && !f.ext.staleStmt && !f.ext.stalePortal {
 		return false, nil
 	}
+	f.ext.lost = false
 	state, err := f.settle()
 	if err != nil || state == settledSkipping {
 		return true, err
 	}
 	if state == settledCopying {
 		return false, nil
+	}
+	if f.ext.lost {
+		ours = f.isOurs(typ, body)
 	}
 	if !ours {
 		if replaces {

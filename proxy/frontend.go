@@ -446,6 +446,7 @@ func (f *frontend) settle() (settled, error) {
 func (f *frontend) upToDate() {
 	o := &f.s.owed
 	f.settings, f.seen, f.seenDrops = f.s.back.settings, o.tx, o.drops
+	f.ext.settlePending()
 	f.ext.forget(o.tx)
 	o.watchTags = f.ext.named() || f.calls.used
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,13 +28,14 @@ type loop struct {
 
 	mu          sync.Mutex
 	slots       []slot
-	free        []int32  // slots of nobody
-	backs       []uint16 // buffers to give back to the ring
-	settled     int      // how often it was found out what was sent
+	free        []int32       // slots of nobody
+	backs       []uint16      // buffers to give back to the ring
+	settled     atomic.Uint64 // how often it was found out what was sent; changed with mu held
 	settledCond sync.Cond
 
 	// What follows belongs to the goroutine that runs the loop.
-	early   []event // to be dealt with before others
+	early   []event // early[earlyAt:] are to be dealt with before others
+	earlyAt int
 	events  [2 * loopBatch]event
 	at, n   int       // events[at:n] are yet to be dealt with
 	woke    bool      // a goroutine was made runnable
@@ -198,8 +200,11 @@ func (l *loop) run() {
 // next is the next event to deal with, one without a side if there is none.
 func (l *loop) next() (e event) {
 	if len(l.early) > 0 {
-		e = l.early[0]
-		l.early = append(l.early[:0], l.early[1:]...)
+		e = l.early[l.earlyAt]
+		l.early[l.earlyAt].side = nil
+		if l.earlyAt++; l.earlyAt == len(l.early) {
+			l.early, l.earlyAt = l.early[:0], 0
+		}
 		return e
 	}
 	for l.at < l.n && e.side == nil {
@@ -213,8 +218,11 @@ func (l *loop) next() (e event) {
 // handle deals with one event, and says whether this goroutine still runs the loop.
 func (l *loop) handle(e *event, buf *[bufferSize]byte) bool {
 	sd := e.side
-	if e.what&eventRoom != 0 && sd.sock.roomy() {
-		l.woke = true
+	if e.what&eventRoom != 0 {
+		if sd.sock.roomy() {
+			l.woke = true
+		}
+		sd.s.endIfDraining() // it may have waited for that
 	}
 	if e.what&eventRead == 0 {
 		return true

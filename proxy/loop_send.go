@@ -57,11 +57,13 @@ func (l *loop) collect(k *sock, b []byte) bool {
 
 // flush sends what was collected.
 func (l *loop) flush() {
-	n := l.stage()
-	if n == 0 {
+	if len(l.outbox.socks) == 0 {
 		return
 	}
-	_ = l.ring.enter(0)
+	n := l.stage()
+	if n > 0 {
+		_ = l.ring.enter(0)
+	}
 	l.settle(n)
 	l.mu.Lock()
 	l.tellSent()
@@ -113,31 +115,45 @@ func (l *loop) settle(n int) {
 	}
 	clear(o.socks)
 	o.socks, o.bytes = o.socks[:0], o.bytes[:0]
+	l.ring.drop(func(c *cqe) bool {
+		return c.userData&(kindMask|seenSend) == ofSend|seenSend || c.userData&kindMask == ofCancel
+	})
 }
 
 // tellSent wakes those who wait in awaitSent. The caller has mu.
 func (l *loop) tellSent() {
-	l.settled++
+	l.settled.Add(1)
 	l.settledCond.Broadcast()
 }
 
-// awaitSent waits until the loop has settled what it has given to the kernel.
-func (l *loop) awaitSent() {
+// awaitSent waits until the loop has settled what it has given to the kernel, if it has not since settled was before.
+func (l *loop) awaitSent(before uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	before := l.settled
 	l.signal()
-	for l.settled == before {
+	for l.settled.Load() == before {
 		l.settledCond.Wait()
 	}
 }
 
 // lock takes mu when the loop is not sending. It must not be called by the goroutine that runs the loop between stage and settle.
 func (k *sock) lock() {
-	for k.mu.Lock(); k.sending; k.mu.Lock() {
+	for {
+		before := k.loop.settled.Load() // or else the loop could settle unnoticed, and wait for us elsewhere
+		if k.mu.Lock(); !k.sending {
+			return
+		}
 		k.mu.Unlock()
-		k.loop.awaitSent()
+		k.loop.awaitSent(before)
 	}
+}
+
+// allSent says whether nothing is left that a loop has collected.
+func (k *sock) allSent() bool {
+	k.lock()
+	defer k.mu.Unlock()
+	_ = k.sendOut()
+	return len(k.out) == 0
 }
 
 // sent is told how sending k.out ended.
@@ -161,7 +177,9 @@ func (k *sock) keep() {
 		return
 	}
 	k.out = append([]byte(nil), k.out...)
-	k.tellRoom()
+	if k.tellRoom() != nil {
+		k.broken()
+	}
 }
 
 // sendOut sends what a loop has collected for k, in front of something else, and says why it could not. The caller has mu.

@@ -75,9 +75,7 @@ func eachWay(t *testing.T, test func(t *testing.T, newServer func(t testing.TB, 
 	}
 }
 
-// newLoopServer is a server without listeners that has one event loop.
-func newLoopServer(t testing.TB, cfg Config) *Server { return newLoopServerThat(t, *wayFlag, cfg) }
-
+// newLoopServerThat is a server without listeners that has one event loop.
 func newLoopServerThat(t testing.TB, way string, cfg Config) *Server {
 	t.Helper()
 	cfg.Upstream = "127.0.0.1:1"

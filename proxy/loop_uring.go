@@ -3,6 +3,7 @@ package proxy
 import (
 	"runtime"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +21,14 @@ import (
 // hotAfter is how many waits in a row must have been short, and disturbed by nobody, for a loop to become hot. To take
 // operations back costs about as much as they spare in a round.
 const hotAfter = 64
+
+const (
+	// maxArmed is for how many sockets a hot loop receives at most. All are taken back at once, which takes time, and more than in
+	// proportion.
+	maxArmed = 256
+	// unsettled is how long the results of sends may wait to be looked at.
+	unsettled = time.Millisecond
+)
 
 // received is what came with an event.
 type received struct {
@@ -69,11 +78,10 @@ func (l *loop) cool() {
 		return
 	}
 	l.hot = false
-	if l.armed > 0 || l.watchesEpoll {
-		l.ring.cancelAll(ofCancel)
-	}
 	var results [16]cqe
 	for l.armed > 0 || l.watchesEpoll {
+		// One that is just being looked at is not found, and goes on to wait if there was nothing to receive.
+		l.ring.cancelAll(ofCancel)
 		_ = l.ring.enter(0)
 		for n := l.ring.results(results[:]); n > 0; n = l.ring.results(results[:]) {
 			for i := range results[:n] {
@@ -137,9 +145,13 @@ func (l *loop) waitHot() {
 		l.watchesEpoll = true
 		l.ring.poll(l.epoll, unix.POLLIN, ofEpoll)
 	}
-	sends := l.stage()
-	_ = l.ring.enter(uint32(sends) + 1) // interrupted, perhaps; nothing else can happen
-	l.settle(sends)
+	if sends := l.stage(); sends > 0 {
+		// What one of them had no room for is to be seen soon, even if nothing else happens.
+		_ = l.ring.enterFor(uint32(sends)+1, unsettled)
+		l.settle(sends)
+	} else {
+		_ = l.ring.enter(1) // interrupted, perhaps; nothing else can happen
+	}
 	n := l.ring.results(l.results[:])
 	for i := range l.results[:n] {
 		if e, ok := l.event(&l.results[i]); ok {

@@ -136,12 +136,44 @@ func (f *frontend) prepareNamed(name string, prog *program, p *prepared) error {
 	if err := f.sendParse(name, p, 0); err != nil {
 		return err
 	}
+	return f.nameStatement(name, p)
+}
+
+// nameStatement remembers a statement with a name whose Parse is queued. It is ours only once the server has confirmed it, but
+// nobody waits for that before the name is used: most clients send nothing but a Sync behind a Parse, and then wait themselves.
+func (f *frontend) nameStatement(name string, p *prepared) error {
+	name = nameOf([]byte(name))
+	if f.ext.stmts[name] == nil && !p.remote.harvests() {
+		p.name = name
+		f.ext.stmts[name] = p
+		f.ext.pending = append(f.ext.pending, p)
+		f.watchTags()
+		return nil
+	}
 	state, err := f.settle()
-	if err == nil && state == settledIdle {
-		f.ext.stmts[nameOf([]byte(name))] = p
+	if err == nil && state == settledIdle && p.confirmed {
+		f.ext.stmts[name] = p
 		f.watchTags()
 	}
 	return err
+}
+
+// settlePending lets go of the pending statements that the server has refused. It owes nothing, so that it has confirmed all
+// others. The caller holds owed.mu.
+func (x *extended) settlePending() {
+	if x == nil || x.pending == nil {
+		return
+	}
+	for _, p := range x.pending {
+		if p.confirmed {
+			continue
+		}
+		p.lost, x.lost = true, true
+		if x.stmts[p.name] == p {
+			delete(x.stmts, p.name)
+		}
+	}
+	x.pending = nil
 }
 
 // standIn is what the server has of a local statement that it cannot run. EXECUTE in SQL reaches it, and fails with a message

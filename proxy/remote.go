@@ -128,12 +128,7 @@ func (f *frontend) prepareRemote(name string, text string, t *part, declared []u
 		f.ext.stmts[""] = p
 		return nil
 	}
-	state, err := f.settle()
-	if err == nil && state == settledIdle && p.confirmed {
-		f.ext.stmts[nameOf([]byte(name))] = p
-		f.watchTags()
-	}
-	return err
+	return f.nameStatement(name, p)
 }
 
 func describeMessage(kind byte, name string) []byte {
@@ -222,6 +217,9 @@ func (f *frontend) remoteMessage(typ byte, msg, name []byte, p *prepared, o *por
 			return false, nil
 		}
 	}
+	if p != nil && p.lost {
+		return false, nil
+	}
 	if o != nil && !f.alive(o) {
 		f.ext.dropPortal(nameOf(name))
 		return false, nil // the server has lost it, too
@@ -272,6 +270,9 @@ func (f *frontend) remoteMessage(typ byte, msg, name []byte, p *prepared, o *por
 // onlyReplied says whether nothing is owed and nothing stands in front but messages about rewritten statements, so that
 // what is known of the session is up to date.
 func (f *frontend) onlyReplied() bool {
+	if len(f.unsettled) > 0 && f.ext.pending != nil {
+		return false
+	}
 	for _, e := range f.unsettled {
 		if e&replied == 0 {
 			return false

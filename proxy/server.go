@@ -73,6 +73,7 @@ type Server struct {
 	plans       *planCache // with standard_conforming_strings on
 	escapePlans *planCache // with it off
 	cancels     cancelRegistry
+	cancelWait  time.Duration // bounds how long a cancel request that is passed on may take
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
@@ -107,6 +108,7 @@ func New(cfg Config) (*Server, error) {
 		conns:       map[net.Conn]struct{}{},
 		sessions:    map[*session]struct{}{},
 		hotAfter:    hotAfter,
+		cancelWait:  min(cancelWait, cfg.StartupTimeout),
 	}
 	if err := s.SetAccess(cfg.Access); err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
@@ -242,7 +244,7 @@ func (s *Server) serve(c net.Conn, tooMany bool) {
 		reject(client, refusal)
 		return
 	}
-	server, err := s.dial()
+	server, err := s.dial(deadline)
 	if err != nil {
 		log.Error().Err(err).Str("upstream", s.cfg.Upstream).Msg("cannot connect to postgres")
 		reject(client, s.unreachable(err))

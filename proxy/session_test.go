@@ -208,6 +208,15 @@ func startupPacket(version uint32) []byte {
 	return b
 }
 
+// longStartupPacket has n bytes after its length.
+func longStartupPacket(n int) []byte {
+	b := startupPacket(3 << 16)
+	b = append(b[:len(b)-1], "application_name\x00"...)
+	b = append(append(b, strings.Repeat("x", 4+n-len(b)-2)...), 0, 0)
+	binary.BigEndian.PutUint32(b, uint32(len(b)))
+	return b
+}
+
 func TestTooManyClients(t *testing.T) {
 	pg := pgtest.New(t, pgtest.Options{})
 	srv, addr := startProxy(t, Config{Upstream: pg.Addr(), Table: newMapTable(), Logger: testLogger(t), MaxClients: 1})
@@ -248,8 +257,8 @@ func TestStartup(t *testing.T) {
 		{"another major version", [][]byte{startupPacket(7 << 16)}, []string{"E"}},
 		{"too long", [][]byte{{0, 1, 0, 0, 0, 3, 0, 0}}, []string{"E"}},
 		{"too short", [][]byte{{0, 0, 0, 4, 0, 3, 0, 0}}, []string{"E"}},
-		{"requests without end", [][]byte{request(codeSSLRequest), request(codeSSLRequest), request(codeSSLRequest), request(codeSSLRequest)},
-			[]string{"N", "N", "N", "N"}},
+		{"the longest", [][]byte{longStartupPacket(10_000)}, []string{"R\x00\x00\x00\x08\x00\x00\x00\x00"}},
+		{"one byte longer", [][]byte{longStartupPacket(10_001)}, []string{"E"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			conn, err := net.Dial("tcp", addr)

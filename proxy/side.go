@@ -80,14 +80,15 @@ func (sd *side) claim() bool {
 // release ends running, and says whether it has: not if there is more to read.
 func (sd *side) release() bool {
 	l := sd.lent
-	if sd.sock.parked && (l == nil || !l.hot) {
-		sd.sock.park(false) // while it was read the loop has become calm
+	arm := l != nil && l.hot && l.armed < maxArmed
+	if sd.sock.parked && !arm {
+		sd.sock.park(false)
 	}
 	if !sd.state.CompareAndSwap(sideRunning, sideIdle) {
 		sd.state.Store(sideRunning)
 		return false
 	}
-	if l != nil && l.hot {
+	if arm {
 		l.arm(&sd.sock)
 	}
 	return true
@@ -124,17 +125,16 @@ func (sd *side) run(l *loop, in received, buf *[bufferSize]byte) (runsLoop bool)
 
 // take feeds what came with an event, and says whether there may be more.
 func (sd *side) take(in received) (more bool, err error) {
+	l := sd.sock.loop
 	switch {
 	case in.errno == syscall.EAGAIN:
-		return true, nil
+		more = true
 	case in.errno != 0:
-		return false, os.NewSyscallError("recv", in.errno)
+		err = os.NewSyscallError("recv", in.errno)
 	case in.n == 0:
 		err = io.EOF
-	}
-	l := sd.sock.loop
-	if in.n > 0 {
-		err = sd.feed(l.ring.buffer(in.buffer, in.n))
+	default:
+		more, err = in.n == uringBufferSize, sd.feed(l.ring.buffer(in.buffer, in.n))
 	}
 	if in.buffer != noBuffer {
 		if sd.lent != nil {
@@ -143,7 +143,7 @@ func (sd *side) take(in received) (more bool, err error) {
 			l.giveBack(in.buffer)
 		}
 	}
-	return in.n == uringBufferSize, err
+	return more, err
 }
 
 // readOnce does one read and says whether there may be more.
@@ -219,7 +219,12 @@ func (sd *side) deliver() {
 		}
 		return
 	}
-	if k, ok := s.client.(*sock); ok && s.clientMu.TryLock() { // or else somebody writes to it, and has sent that first
+	k, ok := s.client.(*sock)
+	switch {
+	case !ok:
+	case s.back.locked: // for a message that is not complete
+		k.deliver()
+	case s.clientMu.TryLock(): // or else somebody writes to it, and sends that first
 		k.deliver()
 		s.clientMu.Unlock()
 	}

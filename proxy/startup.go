@@ -8,7 +8,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Codes that stand in the place of a protocol version in a startup packet.
@@ -21,8 +25,9 @@ const (
 // maxStartupPacket is PostgreSQL's own limit: the length itself does not count.
 const maxStartupPacket = 4 + 10_000
 
-// maxRequests is how many SSLRequests and GSSENCRequests a client may send before its startup packet.
-const maxRequests = 4
+// maxAhead is how much of what a client sends ahead of our answer to a request for encryption is taken off the connection;
+// PostgreSQL's own receive buffer has this size.
+const maxAhead = 8 << 10
 
 // recordHandshake is the first byte of a TLS handshake. As the first byte of a startup packet it would be that of a length
 // far beyond the limit.
@@ -33,6 +38,7 @@ type startup struct {
 	conn      net.Conn // to go on with: the client's, with TLS where it asked for it and gets it
 	raw       []byte   // the packet as it came
 	cancelKey []byte   // of a CancelRequest: process number and secret key
+	asked     []uint32 // the kinds of encryption that the client has asked for
 }
 
 var errStartup = errors.New("invalid startup packet")
@@ -47,12 +53,9 @@ func readStartup(c net.Conn, a *access) (st *startup, err error) {
 			err = st.readPacket()
 		}
 	}
-	for n := 0; err == nil; n++ {
+	for err == nil {
 		switch binary.BigEndian.Uint32(st.raw[4:]) {
 		case codeSSLRequest, codeGSSENCRequest:
-			if n == maxRequests {
-				return st, fmt.Errorf("%w: too many requests for encryption", errStartup)
-			}
 			if err = st.answerRequest(a); err == nil {
 				err = st.readPacket()
 			}
@@ -70,24 +73,67 @@ func readStartup(c net.Conn, a *access) (st *startup, err error) {
 	return st, err
 }
 
-// answerRequest answers a request for encryption: TLS where it can be had, the other kind never.
+// answerRequest answers a request for encryption: TLS where it can be had, the other kind never. As in PostgreSQL, a client
+// may ask for each kind once, may not after it got one, and must not send anything before it has our answer: somebody
+// between could have put that there, for us to take for the client's own.
 func (st *startup) answerRequest(a *access) error {
 	if len(st.raw) != 8 {
 		return errStartup
 	}
-	if st.tls() != nil {
-		reject(st.conn, &pgError{code: codeProtocolViolation, message: "a connection with TLS cannot be encrypted once more"})
-		return errStartup
+	kind := binary.BigEndian.Uint32(st.raw[4:])
+	if st.tls() != nil || slices.Contains(st.asked, kind) {
+		reject(st.conn, &pgError{
+			code:    codeFeatureNotSupported,
+			message: fmt.Sprintf("unsupported frontend protocol %d.%d", kind>>16, kind&0xffff),
+			detail:  "It is a request for encryption, which raftproxy has answered before.",
+		})
+		return fmt.Errorf("%w: encryption is asked for once more", errStartup)
 	}
-	wantsTLS := binary.BigEndian.Uint32(st.raw[4:]) == codeSSLRequest
-	if !wantsTLS || a.client == nil || isUnix(st.conn.RemoteAddr()) {
-		_, err := st.conn.Write([]byte{'N'})
+	st.asked = append(st.asked, kind)
+	ahead, err := st.takeAhead()
+	if err != nil {
 		return err
 	}
-	if _, err := st.conn.Write([]byte{'S'}); err != nil {
-		return err
+	if kind != codeSSLRequest || a.client == nil || isUnix(st.conn.RemoteAddr()) {
+		_, err = st.conn.Write([]byte{'N'})
+	} else if _, err = st.conn.Write([]byte{'S'}); err == nil {
+		err = st.encrypt(a, false)
 	}
-	return st.encrypt(a, false)
+	if err == nil && ahead {
+		e := errAhead
+		if kind == codeGSSENCRequest {
+			e.message = "received unencrypted data after GSSAPI encryption request"
+		}
+		reject(st.conn, &e)
+		return fmt.Errorf("%w: unencrypted data behind a request for encryption", errStartup)
+	}
+	return err
+}
+
+// errAhead is PostgreSQL's own, with TLS.
+var errAhead = pgError{
+	code:    codeProtocolViolation,
+	message: "received unencrypted data after SSL request",
+	detail:  "This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.",
+}
+
+// takeAhead takes off what the client has sent already, so that nothing of it can get into the handshake or be taken for a
+// startup packet, and says whether there was any.
+func (st *startup) takeAhead() (ahead bool, err error) {
+	socket, ok := st.conn.(syscall.Conn)
+	if !ok {
+		return false, nil
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return false, err
+	}
+	buf := make([]byte, maxAhead)
+	n := 0
+	if err := raw.Control(func(fd uintptr) { n, _, _ = unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT) }); err != nil {
+		return false, err
+	}
+	return n > 0, nil
 }
 
 // encrypt goes on with TLS. direct: the handshake has begun with what raw holds.

@@ -149,7 +149,7 @@ func loadCAs(file string) (*x509.CertPool, error) {
 }
 
 // acceptTLS does the handshake with a client. It reads the socket itself, so what a client (or somebody between) sent
-// ahead of its handshake is taken for a part of that, and never for a startup packet. direct says that the client began
+// ahead of its handshake and takeAhead has left is taken for a part of that, and never for a startup packet. direct says that the client began
 // with TLS, without asking; it must then say which protocol it means, so that it cannot be led here by mistake.
 func acceptTLS(c net.Conn, config *tls.Config, direct bool) (*tls.Conn, error) {
 	secure := tls.Server(c, config)
@@ -186,15 +186,16 @@ func (e *upstreamTLSError) Unwrap() error { return e.err }
 
 var errNoTLS = errors.New("postgres has no TLS, which the upstream-tls setting asks for")
 
-// dial connects to postgres, for a session or for a cancel request.
-func (s *Server) dial() (net.Conn, error) {
+// dial connects to postgres, for a session or for a cancel request. All that it takes, TLS and a second attempt without
+// it included, ends at the deadline.
+func (s *Server) dial(deadline time.Time) (net.Conn, error) {
 	a := s.access.Load()
-	c, err := s.dialPlain()
+	c, err := s.dialPlain(deadline)
 	if err != nil || a.upstream == nil || s.network == "unix" {
 		return c, err
 	}
 	prefer := a.UpstreamTLS.Mode == UpstreamTLSPrefer
-	secure, err := s.requestTLS(c, a.upstream)
+	secure, err := s.requestTLS(c, a.upstream, deadline)
 	switch {
 	case err == nil:
 		return secure, nil
@@ -204,20 +205,20 @@ func (s *Server) dial() (net.Conn, error) {
 	_ = c.Close()
 	var failed *upstreamTLSError
 	if prefer && errors.As(err, &failed) {
-		return s.dialPlain()
+		return s.dialPlain(deadline)
 	}
 	return nil, err
 }
 
-func (s *Server) dialPlain() (net.Conn, error) {
-	d := net.Dialer{Timeout: s.cfg.StartupTimeout, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAlive}}
+func (s *Server) dialPlain(deadline time.Time) (net.Conn, error) {
+	d := net.Dialer{Deadline: deadline, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAlive}}
 	return d.DialContext(s.ctx, s.network, s.cfg.Upstream)
 }
 
 // requestTLS asks postgres for TLS on a new connection. After errNoTLS the connection can be used as it is.
-func (s *Server) requestTLS(c net.Conn, config *tls.Config) (*tls.Conn, error) {
+func (s *Server) requestTLS(c net.Conn, config *tls.Config, deadline time.Time) (*tls.Conn, error) {
 	defer context.AfterFunc(s.ctx, func() { _ = c.Close() })()
-	if err := c.SetDeadline(time.Now().Add(s.cfg.StartupTimeout)); err != nil {
+	if err := c.SetDeadline(deadline); err != nil {
 		return nil, err
 	}
 	if _, err := c.Write(sslRequest); err != nil {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +26,14 @@ type uring struct {
 
 	cqHead, cqTail *uint32
 	cqes           []cqe
+
+	// limit is struct io_uring_getevents_arg, and what it points to.
+	limit struct {
+		signals        uint64
+		size, pad      uint32
+		timespec       uint64
+		seconds, nanos int64
+	}
 
 	slots    []bufferSlot
 	slotTail uint16
@@ -74,7 +83,9 @@ const (
 	setupCoopTaskrun = 1 << 8
 	featSingleMmap   = 1 << 0
 	featNoDrop       = 1 << 1
+	featExtArg       = 1 << 8
 	enterGetEvents   = 1 << 0
+	enterExtArg      = 1 << 3
 	registerBufRing  = 22
 	opPollAdd        = 6
 	opAsyncCancel    = 14
@@ -134,17 +145,17 @@ func newUring() (u *uring, err error) {
 			u.close()
 		}
 	}()
-	if p.features&featSingleMmap == 0 || p.features&featNoDrop == 0 {
-		return nil, errOldKernel
+	if needed := uint32(featSingleMmap | featNoDrop | featExtArg); p.features&needed != needed {
+		return u, errOldKernel
 	}
 	size := max(p.sqOff.array+4*p.sqEntries, p.cqOff.cqes+uint32(unsafe.Sizeof(cqe{}))*p.cqEntries)
 	queues, err := u.share(u.fd, offSQRing, int(size))
 	if err != nil {
-		return nil, err
+		return u, err
 	}
 	entries, err := u.share(u.fd, offSQEs, int(p.sqEntries)*int(unsafe.Sizeof(sqe{})))
 	if err != nil {
-		return nil, err
+		return u, err
 	}
 	at := func(off uint32) *uint32 { return (*uint32)(unsafe.Pointer(&queues[off])) }
 	u.sqHead, u.sqTail, u.cqHead, u.cqTail = at(p.sqOff.head), at(p.sqOff.tail), at(p.cqOff.head), at(p.cqOff.tail)
@@ -232,7 +243,8 @@ func (u *uring) next() *sqe {
 
 // receive asks for the next bytes of a socket, of which a read has just found none.
 func (u *uring) receive(fd int, userData uint64) {
-	*u.next() = sqe{opcode: opRecv, flags: sqeBufferSelect, ioprio: recvPollFirst, fd: int32(fd), userData: userData}
+	*u.next() = sqe{opcode: opRecv, flags: sqeBufferSelect, ioprio: recvPollFirst, fd: int32(fd), len: uringBufferSize,
+		userData: userData}
 }
 
 // send asks to send what there is room for. That is done when enter returns, and b is the caller's again.
@@ -265,8 +277,25 @@ func (u *uring) enter(wait uint32) syscall.Errno {
 	return errno
 }
 
-// ready says whether there are results.
-func (u *uring) ready() bool { return *u.cqHead != atomic.LoadUint32(u.cqTail) }
+// enterFor is enter, for a time at most. Then it returns ETIME.
+func (u *uring) enterFor(wait uint32, limit time.Duration) syscall.Errno {
+	l := &u.limit
+	l.nanos, l.timespec = int64(limit), uint64(uintptr(unsafe.Pointer(&l.seconds)))
+	n := u.tail - atomic.LoadUint32(u.sqHead)
+	atomic.StoreUint32(u.sqTail, u.tail)
+	_, _, errno := syscall.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(u.fd), uintptr(n), uintptr(wait), enterGetEvents|enterExtArg,
+		uintptr(unsafe.Pointer(l)), 24)
+	return errno
+}
+
+// drop drops the results that come first, as long as stale says so.
+func (u *uring) drop(stale func(*cqe) bool) {
+	head, tail := *u.cqHead, atomic.LoadUint32(u.cqTail)
+	for head != tail && stale(&u.cqes[head%uint32(len(u.cqes))]) {
+		head++
+	}
+	atomic.StoreUint32(u.cqHead, head)
+}
 
 // look shows results that are there, but for the first seen of them, and says how many there are by now. They stay.
 func (u *uring) look(seen uint32, show func(*cqe)) uint32 {

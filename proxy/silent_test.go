@@ -1,0 +1,136 @@
+package proxy
+
+import (
+	"io"
+	"net"
+	"testing"
+	"time"
+)
+
+// silentUpstream is a server that accepts, says something or nothing, and then only reads. heard gets one for each connection on
+// which something came.
+func silentUpstream(t *testing.T, says string) (addr string, heard chan struct{}) {
+	t.Helper()
+	l := listenLoopback(t)
+	t.Cleanup(func() { l.Close() })
+	heard = make(chan struct{}, 16)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				_, _ = io.WriteString(c, says)
+				if _, err := io.ReadFull(c, make([]byte, 1)); err == nil {
+					heard <- struct{}{}
+				}
+				_, _ = io.Copy(io.Discard, c)
+			}()
+		}
+	}()
+	return l.Addr().String(), heard
+}
+
+// silent are the ways in which a server may fail to go on, and whether that ends the dialing.
+var silent = []struct {
+	name, says string
+	mode       UpstreamTLSMode
+	dials      bool // there is a connection all the same
+}{
+	{"plain", "", UpstreamTLSDisable, true},
+	{"no answer to the request", "", UpstreamTLSRequire, false},
+	{"no answer to the request, prefer", "", UpstreamTLSPrefer, false},
+	{"no handshake", "S", UpstreamTLSRequire, false},
+	{"no handshake, prefer", "S", UpstreamTLSPrefer, false},
+}
+
+// soon runs f, which must end long before a minute has passed.
+func soon(t *testing.T, what string, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	select {
+	case <-done:
+	case <-time.After(wireTimeout):
+		t.Fatalf("%s takes too long", what)
+	}
+}
+
+// TestSilentServer dials servers that accept and say nothing: one deadline holds for all that dialing takes, and a client is told.
+func TestSilentServer(t *testing.T) {
+	for _, c := range silent {
+		t.Run(c.name, func(t *testing.T) {
+			access := Access{UpstreamTLS: UpstreamTLS{Mode: c.mode}}
+			upstream, _ := silentUpstream(t, c.says)
+			srv, err := New(Config{Upstream: upstream, Table: newMapTable(), StartupTimeout: time.Minute, Access: access})
+			if err != nil {
+				t.Fatal(err)
+			}
+			soon(t, "dialing", func() {
+				conn, err := srv.dial(time.Now().Add(50 * time.Millisecond))
+				if (err == nil) != c.dials {
+					t.Errorf("dialing ends with %v", err)
+				}
+				if err == nil {
+					conn.Close()
+				}
+			})
+			l := listenLoopback(t)
+			serveProxy(t, Config{Upstream: upstream, StartupTimeout: 200 * time.Millisecond, Access: access}, l)
+			client := dialRaw(t, l.Addr().String())
+			if c.dials { // as PostgreSQL ends who takes too long to log in: without a word
+				converse(t, client, startupPacket(3<<16), "")
+				return
+			}
+			converse(t, client, startupPacket(3<<16), "E")
+			readRefusal(t, client, "C"+codeConnectionFailure+"\x00", "timeout")
+		})
+	}
+}
+
+// TestSilentServerAndCancel has a harvest end with a cancel request that the server never takes in: the session goes on after
+// a while, and at once when the proxy ends.
+func TestSilentServerAndCancel(t *testing.T) {
+	for _, c := range silent {
+		for _, ends := range []bool{false, true} {
+			name := c.name + ", too slow"
+			if ends {
+				name = c.name + ", at the end of the proxy"
+			}
+			t.Run(name, func(t *testing.T) {
+				upstream, heard := silentUpstream(t, c.says)
+				srv, err := New(Config{
+					Upstream: upstream, Table: newMapTable(), StartupTimeout: time.Minute,
+					Access: Access{UpstreamTLS: UpstreamTLS{Mode: c.mode}},
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if srv.cancelWait != cancelWait {
+					t.Errorf("a cancel request may take %v", srv.cancelWait)
+				}
+				srv.cancelWait = 50 * time.Millisecond
+				if ends {
+					srv.cancelWait = time.Minute
+				}
+				a, b := net.Pipe()
+				defer a.Close()
+				defer b.Close()
+				s := newSession(srv, a, b, testLogger(t))
+				s.cancelKey = "12345678"
+				s.beginHarvest()
+				s.stopHarvest()
+				<-heard
+				if ends {
+					srv.cancel()
+				}
+				soon(t, "the end of the harvest", s.endHarvest)
+			})
+		}
+	}
+}
