@@ -121,44 +121,6 @@ func (b *batch) has(c sqlrewrite.Control) bool {
 	return slices.ContainsFunc(b.prog.parts, func(t part) bool { return t.control == c })
 }
 
-// openBlock opens a transaction block of ours in front of a statement that runs in a block only, if none is open: for it, that of
-// a query string counts.
-func (b *batch) openBlock(t *part) {
-	if t.control == sqlrewrite.ControlNeedsBlock && len(b.prog.parts) > 1 && !b.block && !b.inBlock {
-		b.block = true
-		b.statement("BEGIN", quiet)
-	}
-}
-
-// leaveBlock ends our block in front of a statement of which the server would see that it is one. Without it, the server has a
-// warning for COMMIT and ROLLBACK, and an error for what else there is, as in the transaction of a query string.
-func (b *batch) leaveBlock(t *part) {
-	if !b.block {
-		return
-	}
-	end := "ROLLBACK"
-	switch t.control {
-	case sqlrewrite.ControlCommit:
-		end = "COMMIT"
-	case sqlrewrite.ControlRollback, sqlrewrite.ControlWithin:
-	default:
-		return
-	}
-	b.block = false
-	b.statement(end, quietAnswer)
-}
-
-// followBlock notes what a statement that was sent does to the transaction block. What begins a block takes ours over, as it takes
-// over the transaction of a query string.
-func (b *batch) followBlock(t *part) {
-	switch t.control {
-	case sqlrewrite.ControlBegin:
-		b.block, b.inBlock = false, true
-	case sqlrewrite.ControlCommit, sqlrewrite.ControlRollback, sqlrewrite.ControlPrepare:
-		b.block, b.inBlock = false, false
-	}
-}
-
 // part runs one statement. done says that the query has been answered to its end.
 func (b *batch) part(t *part, last bool) (done bool, err error) {
 	f := b.f
@@ -252,7 +214,7 @@ func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 	if rw == nil {
 		rw = sqlrewrite.Whole(t.start, t.end)
 	}
-	if t.fails {
+	if t.firstParam > 0 {
 		return true, b.withParameters(t, rw)
 	}
 	if t.control == sqlrewrite.ControlCopyIn {
@@ -269,6 +231,10 @@ func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 	if done || err != nil {
 		return true, err
 	}
+	bind := bindMessage{}
+	if bind.resultFormats, err = b.cursorFormats(t); err != nil {
+		return true, b.failWith(err)
+	}
 	if q.parse == nil {
 		if e := q.make(&f.settings); e != nil {
 			return true, b.fail(e)
@@ -282,7 +248,7 @@ func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 		q = &queryMessages{m: q.m, parse: q.parse, reply: q.reply, describe: q.describe, run: &run, last: &run}
 	}
 	f.queue(q.parse, 'P'|quietAnswer|replied, q.reply)
-	f.queueBind(nil, nil, &bindMessage{}, values, 'B'|quietAnswer|replied, q.reply)
+	f.queueBind(nil, nil, &bind, values, 'B'|quietAnswer|replied, q.reply)
 	f.queue(describeUnnamed, 'D'|replied, q.describe)
 	run := q.run
 	if last {
@@ -302,66 +268,10 @@ func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 	return false, nil
 }
 
-// withParameters has the server say what it says of parameters in a simple query: that there are none, unless it finds another
-// mistake before. The statement is the only one of a simple query that comes in the same transaction.
-func (b *batch) withParameters(t *part, rw *sqlrewrite.Rewrite) error {
-	if done, err := b.settle(); done || err != nil {
-		return err
-	}
-	m := newRemote(b.prog.text, &part{rewrite: rw, params: t.params, fills: t.fills}, nil)
-	m.literals = make([]*string, len(rw.Values))
-	msg, r, err := b.queryMessage(m, rw.Literal(b.prog.text, m.literals))
-	if err != nil {
-		return b.failWith(err)
-	}
-	if !b.block {
-		b.f.queue(msg, 'Q'|replied, r)
-		return nil
-	}
-	b.f.queue(msg, 'Q'|quietAnswer|replied, r)
-	b.statement("ROLLBACK", quiet)
-	b.f.endQuery()
-	return nil
-}
-
 var (
 	executeUnnamed  = executeMessage("")
 	describeUnnamed = describeMessage('P', "")
 )
-
-// queryMessages are what the server gets of a statement of a simple query, but for the Bind, and what becomes of the answers.
-type queryMessages struct {
-	m     *remote
-	parse []byte
-	// Of Parse and Bind, of Describe, of Execute, and of the Execute of a query's last statement.
-	reply, describe, run, last *reply
-}
-
-// make makes the messages of m.
-func (q *queryMessages) make(g *settings) (e *pgError) {
-	if q.parse, e = q.m.parseMessage("", g); e != nil {
-		return e
-	}
-	variant := func(holdComplete, dropNoData bool) *reply {
-		r := q.m.reply(nil)
-		r.query, r.holdComplete, r.dropNoData = true, holdComplete, dropNoData
-		return r
-	}
-	q.reply, q.describe, q.run, q.last = q.m.reply(nil), variant(false, true), variant(false, false), variant(true, false)
-	return nil
-}
-
-// prepareQuery makes the messages of a part once for all times that it is run, unless they differ from time to time, or
-// belong to a session.
-func (t *part) prepareQuery(text string) {
-	if t.rewrite == nil || t.params > 0 || t.rewrite.Literals || t.rewrite.Prepares != "" || len(t.rewrite.Harvest) > 0 {
-		return
-	}
-	q := &queryMessages{m: newRemote(text, t, nil)}
-	if q.make(&settings{}) == nil {
-		t.query = q
-	}
-}
 
 // valuesFor gives the values for a statement, and brings the settings up to date that its calls depend on. done says that the
 // query is over.
@@ -458,11 +368,6 @@ func (b *batch) failWith(err error) error {
 	b.f.buffer()
 	b.f.out = e.append(b.f.out, "ERROR")
 	return b.endFailed()
-}
-
-func rollbackMessages() []byte {
-	b := simpleStatement("ROLLBACK")
-	return append(append(b, executeUnnamed...), syncMessage...)
 }
 
 // end ends the query after its last statement, and with it the implicit transaction.

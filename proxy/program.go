@@ -37,9 +37,10 @@ type program struct {
 type part struct {
 	start, end int // in the text
 	control    sqlrewrite.Control
-	params     int  // the highest number of a parameter in it
-	fills      bool // the server runs it to its end before it answers
-	fails      bool // it takes parameters, of which a simple query has none
+	params     int    // the highest number of a parameter in it
+	fills      bool   // the server runs it to its end before it answers
+	firstParam int    // where the first one is that a simple query lacks, 0 if there is none
+	fetches    string // the cursor of a FETCH
 	local      *statement
 	rewrite    *sqlrewrite.Rewrite
 	command    *sqlrewrite.Command
@@ -81,7 +82,7 @@ func compilePlan(text string, plan *sqlrewrite.Plan) *program {
 	p := &program{text: text, local: true, forward: true, executions: plan.Executions}
 	for i := range plan.Statements {
 		st := &plan.Statements[i]
-		t := part{start: st.Start, end: st.End, control: st.Control, params: st.MaxParam, fills: st.Fills, fails: st.TakesParams}
+		t := part{start: st.Start, end: st.End, control: st.Control, params: st.MaxParam, fills: st.Fills, firstParam: st.FirstParam, fetches: st.Fetches}
 		switch st.Class {
 		case sqlrewrite.ClassNone, sqlrewrite.ClassStored:
 			p.local = false

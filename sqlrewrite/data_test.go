@@ -165,7 +165,10 @@ func describe(c sqlCase) string {
 				ControlWithin: "within a block", ControlNeedsBlock: "needs block", ControlCopyIn: "copy in", ControlAlone: "alone",
 			}[s.Control] + "\n")
 		}
-		if s.TakesParams && s.Class == ClassNone {
+		if s.Fetches != "" {
+			fmt.Fprintf(&b, "  fetches %s\n", s.Fetches)
+		}
+		if s.FirstParam > 0 && s.Class == ClassNone {
 			b.WriteString("  takes parameters\n")
 		}
 		switch {

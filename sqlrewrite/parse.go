@@ -82,7 +82,14 @@ func (p *planner) plan(stmts []*pg_query.RawStmt) *Plan {
 // describe fills in what is known of any statement; its range is.
 func (p *planner) describe(raw *pg_query.RawStmt, s *Statement) {
 	s.Control, s.Fills = controlOf(raw.Stmt), fills(raw.Stmt)
+	if fetch := raw.Stmt.GetFetchStmt(); fetch != nil && !fetch.Ismove {
+		s.Fetches = fetch.Portalname
+	}
 	s.MaxParam = len(raw.Stmt.GetPrepareStmt().GetArgtypes())
+	takes := takesParameters(raw.Stmt)
+	if !takes && raw.Stmt.GetPrepareStmt() == nil {
+		return
+	}
 	uses := p.survey.params
 	first, _ := slices.BinarySearchFunc(uses, s.Start, func(u paramUse, at int) int { return u.at - at })
 	for _, use := range uses[first:] {
@@ -90,16 +97,22 @@ func (p *planner) describe(raw *pg_query.RawStmt, s *Statement) {
 			break
 		}
 		s.MaxParam = max(s.MaxParam, use.number)
-		s.TakesParams = s.TakesParams || takesParameters(raw.Stmt)
+		if takes && s.FirstParam == 0 {
+			s.FirstParam = use.at
+		}
 	}
 }
 
 // takesParameters reports whether postgres looks for parameters of the client's when it analyses a statement.
 func takesParameters(n *pg_query.Node) bool {
-	switch n.GetNode().(type) {
+	switch s := n.GetNode().(type) {
 	case *pg_query.Node_SelectStmt, *pg_query.Node_InsertStmt, *pg_query.Node_UpdateStmt, *pg_query.Node_DeleteStmt, *pg_query.Node_MergeStmt,
-		*pg_query.Node_DeclareCursorStmt, *pg_query.Node_ExplainStmt, *pg_query.Node_CreateTableAsStmt, *pg_query.Node_CallStmt:
+		*pg_query.Node_DeclareCursorStmt, *pg_query.Node_CallStmt:
 		return true
+	case *pg_query.Node_ExplainStmt:
+		return takesParameters(s.ExplainStmt.Query)
+	case *pg_query.Node_CreateTableAsStmt:
+		return takesParameters(s.CreateTableAsStmt.Query)
 	}
 	return false
 }

@@ -49,12 +49,14 @@ type Statement struct {
 	// Start and End are the statement's byte range in the text, without the semicolon, but with the
 	// blanks and comments around it.
 	Start, End int
-	// MaxParam is the highest number of a parameter ($1, ...) in the statement; 0 if it has none. In a PREPARE the types that it
-	// declares count too.
+	// MaxParam is the highest number of a parameter ($1, ...) in the statement; 0 if it has none, or is one for which postgres looks
+	// for none before it runs. In a PREPARE the types that it declares count too.
 	MaxParam int
-	// TakesParams says that it uses parameters of the client's, so that it fails in a simple query. Those of a PREPARE or of a
-	// function's body are not the client's.
-	TakesParams bool
+	// FirstParam is the offset in the text of the first parameter of the client's, of which there is none in a simple query; 0 if
+	// there is none. Those of a PREPARE or of a function's body are not the client's.
+	FirstParam int
+	// Fetches is the name of the cursor that a FETCH gives rows of, "" for other statements.
+	Fetches string
 	// Control says what the statement does to transactions, also for ClassNone.
 	Control Control
 	// Fills says that postgres runs the statement to its end before it answers anything, which it does for all but a SELECT that
