@@ -148,15 +148,19 @@ func TestLoopOutboxNeverEmptied(t *testing.T) {
 	l := stillLoop(t)
 	peer, c := socketPair(t, "unix")
 	sd := stillSide(t, l, c)
-	go func() { _, _ = io.Copy(io.Discard, peer) }()
 	l.n = 5
 	b := make([]byte, 4000)
 	for i := range 100 {
 		if !l.collect(&sd.sock, b) {
 			t.Fatalf("round %d: not collected any more, the outbox has %d bytes", i, len(l.outbox.bytes))
 		}
-		sd.sock.Write([]byte("y"))
+		if _, err := sd.sock.Write([]byte("y")); err != nil {
+			t.Fatal(err)
+		}
 		l.flush()
+		if _, err := io.CopyN(io.Discard, peer, 4001); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
