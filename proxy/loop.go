@@ -32,6 +32,7 @@ type loop struct {
 	backs       []uint16      // buffers to give back to the ring
 	settled     atomic.Uint64 // how often it was found out what was sent; changed with mu held
 	settledCond sync.Cond
+	stopped     bool
 
 	// What follows belongs to the goroutine that runs the loop.
 	early   []event // early[earlyAt:] are to be dealt with before others
@@ -43,11 +44,10 @@ type loop struct {
 	yielded time.Time // when the scheduler last had a look
 	rests   int       // how many of the next waits are rests
 	calm    int       // for how many waits the loop stays calm at least
-	stopped bool
 	polled  [loopBatch]unix.EpollEvent
 	outbox  outbox
 
-	hotAfter     int
+	hotAfter     int  // see there
 	hot          bool // see heat
 	watchesEpoll bool // the ring watches the set
 	armed        int  // for how many sockets the ring receives

@@ -82,7 +82,8 @@ func compilePlan(text string, plan *sqlrewrite.Plan) *program {
 	p := &program{text: text, local: true, forward: true, executions: plan.Executions}
 	for i := range plan.Statements {
 		st := &plan.Statements[i]
-		t := part{start: st.Start, end: st.End, control: st.Control, params: st.MaxParam, fills: st.Fills, firstParam: st.FirstParam, fetches: st.Fetches}
+		t := part{start: st.Start, end: st.End, control: st.Control, fills: st.Fills, fetches: st.Fetches,
+			params: st.MaxParam, firstParam: st.FirstParam}
 		switch st.Class {
 		case sqlrewrite.ClassNone, sqlrewrite.ClassStored:
 			p.local = false

@@ -10,10 +10,10 @@ import (
 // rest is where a loop waits while little happens, or while others need the processor. A goroutine in a blocking system
 // call keeps its processor for up to 10 ms before the scheduler's watchdog takes it away, and the watchdog is busy with
 // that. It is cheaper only as long as waits are short and nobody else has work. Otherwise the loop waits in the runtime's own
-// poller: epoll sets and io_urings can be watched like sockets. There is a set in between, since the runtime must not hear of
-// what happens while the loop waits by itself.
+// poller: epoll sets can be watched like sockets. There is a set in between, since the runtime must not hear of what
+// happens while the loop waits by itself.
 type rest struct {
-	file *os.File // the set in between, which has what the loop waits for during a wait
+	file *os.File // the set in between, which has the loop's set during a wait
 	raw  syscall.RawConn
 	fd   int // of file
 }
@@ -35,17 +35,16 @@ func newRest() (*rest, error) {
 	return r, nil
 }
 
-// wait waits until ready says so, which is asked now and whenever fd, an epoll set or an io_uring, may have something. It says
-// whether it could.
-func (r *rest) wait(fd int, ready func() bool) bool {
+// wait waits until ready says so, which is asked now and whenever the set may have something. It says whether it could.
+func (r *rest) wait(epoll int, ready func() bool) bool {
 	if ready() {
 		return true
 	}
 	event := unix.EpollEvent{Events: unix.EPOLLIN}
-	if err := unix.EpollCtl(r.fd, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
+	if err := unix.EpollCtl(r.fd, unix.EPOLL_CTL_ADD, epoll, &event); err != nil {
 		return false
 	}
-	defer func() { _ = unix.EpollCtl(r.fd, unix.EPOLL_CTL_DEL, fd, &event) }()
+	defer func() { _ = unix.EpollCtl(r.fd, unix.EPOLL_CTL_DEL, epoll, &event) }()
 	return r.raw.Read(func(uintptr) bool { return ready() }) == nil
 }
 

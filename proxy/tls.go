@@ -149,8 +149,9 @@ func loadCAs(file string) (*x509.CertPool, error) {
 }
 
 // acceptTLS does the handshake with a client. It reads the socket itself, so what a client (or somebody between) sent
-// ahead of its handshake and takeAhead has left is taken for a part of that, and never for a startup packet. direct says that the client began
-// with TLS, without asking; it must then say which protocol it means, so that it cannot be led here by mistake.
+// ahead of its handshake, and takeAhead has left, is taken for a part of that, and never for a startup packet. direct says
+// that the client began with TLS, without asking; it must then say which protocol it means, so that it cannot be led here by
+// mistake.
 func acceptTLS(c net.Conn, config *tls.Config, direct bool) (*tls.Conn, error) {
 	secure := tls.Server(c, config)
 	if err := secure.Handshake(); err != nil {

@@ -265,27 +265,30 @@ func (u *uring) poll(fd int, events uint32, userData uint64) {
 
 // enter gives the kernel all operations, and returns when there are at least so many results.
 func (u *uring) enter(wait uint32) syscall.Errno {
-	n := u.tail - atomic.LoadUint32(u.sqHead)
-	atomic.StoreUint32(u.sqTail, u.tail)
-	var errno syscall.Errno
 	if wait > 0 {
-		_, _, errno = syscall.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(u.fd), uintptr(n), uintptr(wait), enterGetEvents, 0, 0)
-	} else {
-		// This does not wait, so that the scheduler need not be told of it.
-		_, _, errno = syscall.RawSyscall6(unix.SYS_IO_URING_ENTER, uintptr(u.fd), uintptr(n), 0, enterGetEvents, 0, 0)
+		return u.enterFor(wait, 0)
 	}
+	// This does not wait, so that the scheduler need not be told of it.
+	_, _, errno := syscall.RawSyscall6(unix.SYS_IO_URING_ENTER, uintptr(u.fd), u.publish(), 0, enterGetEvents, 0, 0)
 	return errno
 }
 
-// enterFor is enter, for a time at most. Then it returns ETIME.
+// enterFor is enter, but returns ETIME after less than a second that is the limit; 0 is for none.
 func (u *uring) enterFor(wait uint32, limit time.Duration) syscall.Errno {
-	l := &u.limit
-	l.nanos, l.timespec = int64(limit), uint64(uintptr(unsafe.Pointer(&l.seconds)))
-	n := u.tail - atomic.LoadUint32(u.sqHead)
-	atomic.StoreUint32(u.sqTail, u.tail)
-	_, _, errno := syscall.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(u.fd), uintptr(n), uintptr(wait), enterGetEvents|enterExtArg,
-		uintptr(unsafe.Pointer(l)), 24)
+	flags, arg, size := uintptr(enterGetEvents), uintptr(0), uintptr(0)
+	if limit > 0 {
+		l := &u.limit
+		l.nanos, l.timespec = int64(limit), uint64(uintptr(unsafe.Pointer(&l.seconds)))
+		flags, arg, size = flags|enterExtArg, uintptr(unsafe.Pointer(l)), unsafe.Offsetof(l.seconds)
+	}
+	_, _, errno := syscall.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(u.fd), u.publish(), uintptr(wait), flags, arg, size)
 	return errno
+}
+
+// publish shows the kernel the operations that it has not taken yet, and says how many they are.
+func (u *uring) publish() uintptr {
+	atomic.StoreUint32(u.sqTail, u.tail)
+	return uintptr(u.tail - atomic.LoadUint32(u.sqHead))
 }
 
 // drop drops the results that come first, as long as stale says so.
