@@ -1,12 +1,9 @@
 package proxy
 
 import (
-	"context"
-	"errors"
 	"net"
 	"os"
 	"strconv"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -62,33 +59,5 @@ func TestKeepAlive(t *testing.T) {
 		if err != nil || err2 != nil || on != 1 || idle != 60 {
 			t.Errorf("%s: keepalive %d after %d seconds, %v, %v", name, on, idle, err, err2)
 		}
-	}
-}
-
-// TestCancelLinearizable cancels a get, a list and a statement of the server that wait for all that was acknowledged anywhere.
-func TestCancelLinearizable(t *testing.T) {
-	pg := pgtest.New(t, pgtest.Options{})
-	table := newMapTable()
-	waiting := make(chan struct{}, 1)
-	table.block = func(ctx context.Context) error {
-		waiting <- struct{}{}
-		<-ctx.Done()
-		if !errors.Is(context.Cause(ctx), errCanceled) {
-			return &mapError{code: "55000", message: "no leader"}
-		}
-		return &mapError{code: "57014", message: "canceling statement due to user request"}
-	}
-	_, addr := startProxy(t, Config{Upstream: pg.Addr(), Table: table, Logger: testLogger(t), Linearizable: true})
-	for _, text := range []string{"SELECT raftable('k')", "SELECT * FROM raftable()", "SELECT upper(raftable('k'))"} {
-		t.Run(text, func(t *testing.T) {
-			w := dialWire(t, addr)
-			w.send(query(text))
-			<-waiting
-			cancelRequest(t, addr, w.key)
-			if got := strings.Join(w.run(&script{lines: []string{"> wait 3"}}), "\n"); !strings.Contains(got, `C="57014"`) {
-				t.Fatalf("got %q", got)
-			}
-			w.expect("SELECT 1", `D "1"`)
-		})
 	}
 }

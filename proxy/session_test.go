@@ -50,10 +50,9 @@ func (w *wireConn) expect(text, want string) {
 	}
 }
 
-func TestCancel(t *testing.T) {
-	pg := pgtest.New(t, pgtest.Options{})
-	table := newMapTable()
-	waiting := make(chan struct{}, 1)
+// patientTable is a table that waits for its group until it is cancelled, and says when it begins to.
+func patientTable() (table *mapTable, waiting chan struct{}) {
+	table, waiting = newMapTable(), make(chan struct{}, 1)
 	table.block = func(ctx context.Context) error {
 		waiting <- struct{}{}
 		<-ctx.Done()
@@ -62,6 +61,31 @@ func TestCancel(t *testing.T) {
 		}
 		return &mapError{code: "57014", message: "canceling statement due to user request", detail: "Nothing was set."}
 	}
+	return table, waiting
+}
+
+// TestCancelLinearizable cancels a get, a list and a statement of the server that wait for all that was acknowledged anywhere.
+func TestCancelLinearizable(t *testing.T) {
+	pg := pgtest.New(t, pgtest.Options{})
+	table, waiting := patientTable()
+	_, addr := startProxy(t, Config{Upstream: pg.Addr(), Table: table, Logger: testLogger(t), Linearizable: true})
+	for _, text := range []string{"SELECT raftable('k')", "SELECT * FROM raftable()", "SELECT upper(raftable('k'))"} {
+		t.Run(text, func(t *testing.T) {
+			w := dialWire(t, addr)
+			w.send(query(text))
+			<-waiting
+			cancelRequest(t, addr, w.key)
+			if got := strings.Join(w.run(&script{lines: []string{"> wait 3"}}), "\n"); !strings.Contains(got, `C="57014"`) {
+				t.Fatalf("got %q", got)
+			}
+			w.expect("SELECT 1", `D "1"`)
+		})
+	}
+}
+
+func TestCancel(t *testing.T) {
+	pg := pgtest.New(t, pgtest.Options{})
+	table, waiting := patientTable()
 	_, addr := startProxy(t, Config{Upstream: pg.Addr(), Table: table, Logger: testLogger(t)})
 
 	t.Run("a waiting set", func(t *testing.T) {
