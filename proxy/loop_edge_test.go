@@ -1,9 +1,10 @@
 package proxy
 
 import (
+	"fmt"
 	"io"
 	"net"
-	"sync/atomic"
+	"slices"
 	"testing"
 	"time"
 
@@ -11,93 +12,218 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// stillLoop is a loop that no goroutine runs: the test does.
 func stillLoop(t testing.TB) *loop {
+	t.Helper()
 	u, err := newUring()
 	if err != nil {
-		t.Skip(err)
+		t.Skipf("this system has no io_uring: %v", err)
 	}
-	l := &loop{ring: u, epoll: -1, wake: -1, done: make(chan struct{})}
+	l := &loop{ring: u, epoll: -1, wake: -1}
 	l.settledCond.L = &l.mu
+	t.Cleanup(l.close)
 	if err := l.open(); err != nil {
 		t.Fatal(err)
 	}
 	return l
 }
 
-func stillSide(t testing.TB, l *loop, c net.Conn) *side {
-	sd := &side{}
+// stillSide is a side that such a loop watches, and its peer.
+func stillSide(t testing.TB, l *loop, network string) (sd *side, peer net.Conn) {
+	t.Helper()
+	peer, c := socketPair(t, network)
+	sd = &side{}
 	if !sd.watch(l, c) {
-		t.Fatal("not watched")
+		t.Fatal("the socket is not watched")
 	}
-	return sd
+	t.Cleanup(func() { sd.sock.Close() })
+	return sd, peer
 }
 
-// A byte out of band is pending when the ring is asked to receive and everything is taken back in the same system call.
-func TestLoopUrgentByte(t *testing.T) {
+// TestCoolWithUrgentByte takes operations back in the system call in which the ring is asked to receive, while a byte out of band
+// is pending: the ring looks at such a socket, finds nothing to receive, and would wait for more.
+func TestCoolWithUrgentByte(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) {
 			l := stillLoop(t)
-			peer, c := socketPair(t, network)
-			sd := stillSide(t, l, c)
-			raw, _ := peer.(interface {
-				SyscallConn() (r interface{ Control(func(uintptr)) error }, err error)
+			sd, peer := stillSide(t, l, network)
+			other := &sock{}
+			if !other.take(peer) {
+				t.Fatal("no socket")
+			}
+			t.Cleanup(func() { unix.Close(other.fd) })
+			if _, err := unix.SendmsgN(other.fd, []byte("Q!"), nil, nil, unix.MSG_OOB); err != nil {
+				t.Skipf("%s has no bytes out of band: %v", network, err)
+			}
+			eventually(t, "the byte is pending", func() bool {
+				fds := []unix.PollFd{{Fd: int32(sd.sock.fd), Events: unix.POLLPRI}}
+				n, err := unix.Poll(fds, 0)
+				return err == nil && n == 1
 			})
-			_ = raw
-			var fd int
-			switch p := peer.(type) {
-			case *net.TCPConn:
-				r, _ := p.SyscallConn()
-				_ = r.Control(func(f uintptr) { fd = int(f) })
-			case *net.UnixConn:
-				r, _ := p.SyscallConn()
-				_ = r.Control(func(f uintptr) { fd = int(f) })
+			var buf [10]byte
+			if n, errno := sd.sock.receive(buf[:]); n != 1 {
+				t.Fatalf("read %d bytes, %v", n, errno)
 			}
-			if _, err := unix.SendmsgN(fd, []byte("Q!"), nil, nil, unix.MSG_OOB); err != nil {
-				t.Skip(err)
-			}
-			time.Sleep(50 * time.Millisecond)
-			var buf [100]byte
-			n, errno := sd.sock.receive(buf[:])
-			t.Logf("read %q %v", buf[:max(n, 0)], errno)
-			l.heat()
-			l.arm(&sd.sock)
-			var cooled atomic.Bool
-			done := make(chan struct{})
-			go func() { // the thread of the submitter does not matter here much, but let the watchdog be elsewhere
-				select {
-				case <-done:
-				case <-time.After(3 * time.Second):
-					t.Errorf("cool still spins after 3 s: %v", !cooled.Load())
-					_, _ = peer.Write([]byte("go on"))
-				}
-			}()
-			l.cool()
-			cooled.Store(true)
-			close(done)
+			soon(t, "to take operations back", func() {
+				l.heat()
+				l.arm(&sd.sock)
+				l.cool()
+			})
 		})
 	}
 }
 
-func BenchmarkLoopCool(b *testing.B) {
-	for _, n := range []int{100, 1000, 4000, 8000} {
+// TestFlushesLeaveNothing flushes more often than the ring has room for results, in a loop that is always calm.
+func TestFlushesLeaveNothing(t *testing.T) {
+	l := stillLoop(t)
+	sd, peer := stillSide(t, l, "unix")
+	l.n = 2 // as if other events were to come
+	for i := range 2 * uringResults {
+		if !l.collect(&sd.sock, []byte("x")) {
+			t.Fatalf("byte %d is not collected", i)
+		}
+		l.flush()
+		if n := l.ring.look(0, func(*cqe) {}); n > 0 {
+			t.Fatalf("flush %d leaves %d results", i, n)
+		}
+		if _, err := io.CopyN(io.Discard, peer, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestFlushOfWhatOthersSent has others send what was collected, before the loop gets to it: there is room for more all the same.
+func TestFlushOfWhatOthersSent(t *testing.T) {
+	l := stillLoop(t)
+	sd, peer := stillSide(t, l, "unix")
+	l.n = 2
+	piece := make([]byte, collectable)
+	for i := range 2 * outboxSize / collectable {
+		if !l.collect(&sd.sock, piece) {
+			t.Fatalf("piece %d is not collected", i)
+		}
+		if _, err := sd.sock.Write([]byte("y")); err != nil {
+			t.Fatal(err)
+		}
+		l.flush()
+		if _, err := io.CopyN(io.Discard, peer, collectable+1); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestAwaitSent waits for what the loop has settled between the two looks at it.
+func TestAwaitSent(t *testing.T) {
+	l := stillLoop(t)
+	before := l.settled.Load()
+	l.mu.Lock()
+	l.tellSent()
+	l.mu.Unlock()
+	soon(t, "to wait for what is over", func() { l.awaitSent(before) })
+}
+
+// slowClient is a session whose client reads nothing until the buffers are full. Its server sends one piece after the other, each
+// when the one before has been dealt with, until a piece, or a part of one, is left in the proxy. Then nothing else happens.
+type slowClient struct {
+	*loopTest
+	sent []byte
+}
+
+// newSlowClient makes one. A piece is what stands between two places in a row of equal messages, of which each begins at the offset.
+func newSlowClient(t *testing.T, srv *Server, offset int) *slowClient {
+	toClient, client := socketPair(t, "tcp")
+	toServer, server := socketPair(t, "tcp")
+	smallBuffers(t, toClient, client, toServer, server)
+	lt := &loopTest{newSession(srv, client, server, zerolog.Nop()), toClient, toServer}
+	if !lt.attach(srv.loop(), client, server) {
+		t.Fatal("the session is not on the loop")
+	}
+	lt.pass(t, toServer, toClient, "Z\x00\x00\x00\x05I")
+	for range 2 * hotAfter {
+		lt.turn(t)
+	}
+	s := &slowClient{loopTest: lt}
+	k := &lt.front.side.sock
+	padding := finishMessage(append([]byte{'N', 0, 0, 0, 0}, make([]byte, 2000)...), 0)
+	for on := true; ; on = !on {
+		// A setting that changes with each piece tells when it has been seen.
+		setting := finishMessage(fmt.Appendf([]byte("S\x00\x00\x00\x00"), "standard_conforming_strings\x00%s\x00", map[bool]string{true: "off", false: "on"}[on]), 0)
+		piece := slices.Concat(padding[len(padding)-offset:], setting, padding[:len(padding)-offset])
+		if len(s.sent) == 0 {
+			piece = piece[offset:]
+		}
+		if _, err := lt.toServer.Write(piece); err != nil {
+			t.Fatal(err)
+		}
+		s.sent = append(s.sent, piece...)
+		left := false
+		eventually(t, "a piece is dealt with", func() bool {
+			lt.owed.mu.Lock()
+			seen := lt.back.settings.standardConformingStrings != on
+			lt.owed.mu.Unlock()
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			left = k.waiting || len(k.out) > 0 && !k.sending
+			return seen && (k.waiting || lt.back.side.state.Load() == sideIdle && !k.sending)
+		})
+		if left {
+			return s
+		}
+	}
+}
+
+// read has the client read, to the end of the stream if there is to be one, and compares.
+func (s *slowClient) read(t *testing.T, end bool) (more []byte) {
+	t.Helper()
+	got := make([]byte, len(s.sent))
+	if n, err := io.ReadFull(s.toClient, got); err != nil || string(got) != string(s.sent) {
+		t.Fatalf("%d bytes of %d arrive, or others, %v", n, len(got), err)
+	}
+	if end {
+		more, _ = io.ReadAll(s.toClient)
+	}
+	return more
+}
+
+// TestSlowClient has the end of an answer wait in the proxy until the client reads, while nothing else happens.
+func TestSlowClient(t *testing.T) {
+	eachWay(t, func(t *testing.T, newServer func(testing.TB, Config) *Server) {
+		newSlowClient(t, newServer(t, Config{}), 0).read(t, false)
+	})
+}
+
+// TestDrainOfSlowClient tells a session to go while the end of an answer is in the proxy: the client gets that first.
+func TestDrainOfSlowClient(t *testing.T) {
+	eachWay(t, func(t *testing.T, newServer func(testing.TB, Config) *Server) {
+		s := newSlowClient(t, newServer(t, Config{}), 0)
+		s.drain()
+		if more := s.read(t, true); len(more) == 0 || more[0] != 'E' {
+			t.Errorf("then comes %q", more)
+		}
+	})
+}
+
+// TestServerEndsAheadOfSlowClient has the server end in the middle of a message while what came before is in the proxy.
+func TestServerEndsAheadOfSlowClient(t *testing.T) {
+	eachWay(t, func(t *testing.T, newServer func(testing.TB, Config) *Server) {
+		s := newSlowClient(t, newServer(t, Config{}), 500)
+		s.toServer.Close()
+		if more := s.read(t, true); len(more) > 0 {
+			t.Errorf("then comes %q", more)
+		}
+	})
+}
+
+// BenchmarkCool measures how long all other sessions of a loop wait while it takes back what it has asked for.
+func BenchmarkCool(b *testing.B) {
+	for _, n := range []int{16, maxArmed, 4 * maxArmed} {
 		b.Run(itoa(n), func(b *testing.B) {
 			l := stillLoop(b)
-			var sides []*side
-			for range n {
-				fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-				if err != nil {
-					b.Skip(err)
-				}
-				defer unix.Close(fds[0])
-				defer unix.Close(fds[1])
-				sd := &side{}
-				sd.sock.fd = fds[0]
-				if err := l.add(sd); err != nil {
-					b.Fatal(err)
-				}
-				sides = append(sides, sd)
+			sides := make([]*side, n)
+			for i := range sides {
+				sides[i], _ = stillSide(b, l, "unix")
 			}
-			var worst time.Duration
+			var cooling time.Duration
 			for b.Loop() {
 				l.heat()
 				for _, sd := range sides {
@@ -106,240 +232,9 @@ func BenchmarkLoopCool(b *testing.B) {
 				_ = l.ring.enter(0)
 				at := time.Now()
 				l.cool()
-				worst = max(worst, time.Since(at))
-				l.early = nil
+				cooling += time.Since(at)
 			}
-			b.ReportMetric(float64(worst.Microseconds()), "µs/cool")
+			b.ReportMetric(float64(cooling.Microseconds())/float64(b.N), "µs/cool")
 		})
 	}
 }
-
-// flushes of a calm loop leave their results in the queue.
-func TestLoopCalmResults(t *testing.T) {
-	l := stillLoop(t)
-	var sides []*side
-	for range 2 {
-		peer, c := socketPair(t, "unix")
-		sides = append(sides, stillSide(t, l, c))
-		go func() { _, _ = io.Copy(io.Discard, peer) }()
-	}
-	l.n = 5 // as if there were more events
-	for i := range 4000 {
-		for _, sd := range sides {
-			for sd.sock.mu.Lock(); len(sd.sock.out) > 0; sd.sock.mu.Lock() {
-				_ = sd.sock.sendOut()
-				sd.sock.mu.Unlock()
-			}
-			sd.sock.mu.Unlock()
-			if !l.collect(&sd.sock, []byte("x")) {
-				t.Fatal("not collected")
-			}
-		}
-		at := time.Now()
-		l.flush()
-		if i%500 == 0 || i == 3999 {
-			t.Logf("flush %d: %d results are left, took %v", i, l.ring.look(0, func(*cqe) {}), time.Since(at))
-		}
-	}
-}
-
-// others have sent all that was collected before the loop gets to it.
-func TestLoopOutboxNeverEmptied(t *testing.T) {
-	l := stillLoop(t)
-	peer, c := socketPair(t, "unix")
-	sd := stillSide(t, l, c)
-	l.n = 5
-	b := make([]byte, 4000)
-	for i := range 100 {
-		if !l.collect(&sd.sock, b) {
-			t.Fatalf("round %d: not collected any more, the outbox has %d bytes", i, len(l.outbox.bytes))
-		}
-		if _, err := sd.sock.Write([]byte("y")); err != nil {
-			t.Fatal(err)
-		}
-		l.flush()
-		if _, err := io.CopyN(io.Discard, peer, 4001); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// A session whose last answer is still in the proxy is drained.
-func TestLoopDrainWithKept(t *testing.T) { eachWay(t, loopDrain) }
-
-func loopDrain(t *testing.T, newServer func(testing.TB, Config) *Server) {
-	srv := newServer(t, Config{})
-	toClient, client := socketPair(t, "tcp")
-	toServer, server := socketPair(t, "tcp")
-	smallBuffers(t, toClient, client, toServer, server)
-	lt := &loopTest{newSession(srv, client, server, zerolog.Nop()), toClient, toServer}
-	if !lt.attach(srv.loop(), client, server) {
-		t.Fatal("the session is not on the loop")
-	}
-	lt.pass(t, toServer, toClient, "Z\x00\x00\x00\x05I")
-	k := &lt.front.side.sock
-	piece := finishMessage(append([]byte{'N', 0, 0, 0, 0}, make([]byte, 2000)...), 0)
-	piece = append(piece, "Z\x00\x00\x00\x05I"...)
-	sent := 0
-	stuckNow := func() bool {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		return len(k.out) > 0 && !k.sending || k.waiting
-	}
-	stuck := func() bool {
-		if !stuckNow() {
-			return false
-		}
-		time.Sleep(300 * time.Millisecond)
-		return stuckNow()
-	}
-	for !stuck() {
-		if _, err := toServer.Write(piece); err != nil {
-			t.Fatal(err)
-		}
-		sent += len(piece)
-		at := time.Now()
-		for !stuck() && (lt.back.side.state.Load() != sideIdle || time.Since(at) < 200*time.Microsecond) {
-			time.Sleep(20 * time.Microsecond)
-		}
-	}
-	k.mu.Lock()
-	t.Logf("%d bytes are kept, waiting %v, after %d", len(k.out), k.waiting, sent)
-	k.mu.Unlock()
-	lt.drain()
-	got, err := io.ReadAll(toClient)
-	t.Logf("%v", err)
-	t.Logf("%d of %d", len(got), sent)
-	if len(got) < sent {
-		t.Errorf("%d bytes of %d arrive", len(got), sent)
-	}
-}
-
-// The server's side ends in the middle of a message, and the client is slow.
-func TestLoopEndLocked(t *testing.T) { eachWay(t, loopEndLocked) }
-
-func loopEndLocked(t *testing.T, newServer func(testing.TB, Config) *Server) {
-	srv := newServer(t, Config{})
-	toClient, client := socketPair(t, "tcp")
-	toServer, server := socketPair(t, "tcp")
-	smallBuffers(t, toClient, client, toServer, server)
-	lt := &loopTest{newSession(srv, client, server, zerolog.Nop()), toClient, toServer}
-	if !lt.attach(srv.loop(), client, server) {
-		t.Fatal("the session is not on the loop")
-	}
-	lt.pass(t, toServer, toClient, "Z\x00\x00\x00\x05I")
-	k := &lt.front.side.sock
-	whole := finishMessage(append([]byte{'N', 0, 0, 0, 0}, make([]byte, 2000)...), 0)
-	piece := append(whole[:len(whole):len(whole)], whole[:500]...)
-	rest := whole[500:]
-	sent := 0
-	stuckNow := func() bool {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		return len(k.out) > 0 && !k.sending || k.waiting
-	}
-	stuck := func() bool {
-		if !stuckNow() {
-			return false
-		}
-		time.Sleep(300 * time.Millisecond)
-		return stuckNow()
-	}
-	write := func(b []byte) {
-		if _, err := toServer.Write(b); err != nil {
-			t.Fatal(err)
-		}
-		sent += len(b)
-		at := time.Now()
-		for !stuck() && (lt.back.side.state.Load() != sideIdle || time.Since(at) < 200*time.Microsecond) {
-			time.Sleep(20 * time.Microsecond)
-		}
-	}
-	for {
-		if write(piece); stuck() {
-			break
-		}
-		if write(rest); stuck() {
-			write(piece)
-			break
-		}
-	}
-	toServer.Close()
-	k.mu.Lock()
-	t.Logf("%d bytes are kept, waiting %v, after %d", len(k.out), k.waiting, sent)
-	k.mu.Unlock()
-	time.Sleep(200 * time.Millisecond)
-	got, err := io.ReadAll(toClient)
-	t.Logf("%v", err)
-	t.Logf("%d of %d", len(got), sent)
-	if len(got) < sent {
-		t.Errorf("%d bytes of %d arrive", len(got), sent)
-	}
-}
-
-// A send of a hot loop finds too little room, and nothing else happens.
-func TestLoopShortSend(t *testing.T) { loopShortSend(t, false) }
-
-func TestLoopShortSendDrain(t *testing.T) { loopShortSend(t, true) }
-
-func loopShortSend(t *testing.T, drain bool) {
-	for _, way := range []string{"default", "hot"} {
-		t.Run(way, func(t *testing.T) {
-			srv := newLoopServerThat(t, way, Config{})
-			toClient, client := socketPair(t, "tcp")
-			toServer, server := socketPair(t, "tcp")
-			smallBuffers(t, toClient, client, toServer, server)
-			lt := &loopTest{newSession(srv, client, server, zerolog.Nop()), toClient, toServer}
-			if !lt.attach(srv.loop(), client, server) {
-				t.Fatal("the session is not on the loop")
-			}
-			lt.pass(t, toServer, toClient, "Z\x00\x00\x00\x05I")
-			for range 1000 {
-				lt.pass(t, toServer, toClient, "Z\x00\x00\x00\x05I")
-			}
-			k := &lt.front.side.sock
-			piece := finishMessage(append([]byte{'N', 0, 0, 0, 0}, make([]byte, 2000)...), 0)
-			sent := 0
-			short := func() (s bool) {
-				srv.loops[0].ring.look(0, func(c *cqe) {
-					if c.userData&(kindMask|seenSend) == ofSend && int(c.res) != len(piece) {
-						s = true
-					}
-				})
-				return s
-			}
-			for {
-				if _, err := toServer.Write(piece); err != nil {
-					t.Fatal(err)
-				}
-				sent += len(piece)
-				time.Sleep(time.Millisecond)
-				if short() {
-					time.Sleep(20 * time.Millisecond)
-					if short() {
-						t.Logf("a send was short after %d", sent)
-						break
-					}
-				}
-				k.mu.Lock()
-				w := k.waiting
-				k.mu.Unlock()
-				if w {
-					t.Logf("a writer waits after %d", sent)
-					break
-				}
-			}
-			if drain {
-				lt.drain()
-			}
-			_ = toClient.SetDeadline(time.Now().Add(4 * time.Second))
-			got := make([]byte, sent)
-			n, err := io.ReadFull(toClient, got)
-			if n != sent {
-				t.Errorf("%d bytes of %d arrive, %v", n, sent, err)
-			}
-		})
-	}
-}
-
-// lock, with a pause between its two steps.

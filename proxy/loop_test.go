@@ -153,18 +153,44 @@ func endBehindData(t *testing.T, newServer func(testing.TB, Config) *Server) {
 	}
 }
 
-// TestHandOff has one session of a loop wait for its table: the others go on, and what the session is sent meanwhile is
-// dealt with afterwards, in order.
-func TestHandOff(t *testing.T) { eachWay(t, handOff) }
-
-func handOff(t *testing.T, newServer func(testing.TB, Config) *Server) {
-	table := newMapTable()
-	waiting, goOn := make(chan struct{}), make(chan struct{})
+// gatedTable is a table that waits for its group: it says when it begins to, and is told when it may go on.
+func gatedTable() (table *mapTable, waiting, goOn chan struct{}) {
+	table, waiting, goOn = newMapTable(), make(chan struct{}), make(chan struct{})
 	table.block = func(context.Context) error {
 		waiting <- struct{}{}
 		<-goOn
 		return nil
 	}
+	return table, waiting, goOn
+}
+
+// readMessages reads messages of these types.
+func readMessages(t testing.TB, c net.Conn, types string) {
+	t.Helper()
+	for i := range types {
+		var hdr [headerSize]byte
+		if _, err := io.ReadFull(c, hdr[:]); err != nil || hdr[0] != types[i] {
+			t.Fatalf("message %d is %q, %v", i, hdr[0], err)
+		}
+		if _, err := io.CopyN(io.Discard, c, int64(binary.BigEndian.Uint32(hdr[1:]))-4); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// turn has a client send a statement, and the server answer it.
+func (lt *loopTest) turn(t testing.TB) {
+	t.Helper()
+	lt.pass(t, lt.toClient, lt.toServer, string(query("SELECT 1")))
+	lt.pass(t, lt.toServer, lt.toClient, "C\x00\x00\x00\x0dSELECT 1\x00Z\x00\x00\x00\x05I")
+}
+
+// TestHandOff has one session of a loop wait for its table: the others go on, and what the session is sent meanwhile is
+// dealt with afterwards, in order.
+func TestHandOff(t *testing.T) { eachWay(t, handOff) }
+
+func handOff(t *testing.T, newServer func(testing.TB, Config) *Server) {
+	table, waiting, goOn := gatedTable()
 	srv := newServer(t, Config{Table: table})
 	slow, other := newLoopTest(t, srv, "unix"), newLoopTest(t, srv, "tcp")
 	if _, err := slow.toClient.Write(query("SELECT raftable('k', 'v')")); err != nil {
@@ -172,24 +198,14 @@ func handOff(t *testing.T, newServer func(testing.TB, Config) *Server) {
 	}
 	<-waiting
 	for range 100 {
-		other.pass(t, other.toClient, other.toServer, string(query("SELECT 1")))
-		other.pass(t, other.toServer, other.toClient, "C\x00\x00\x00\x0dSELECT 1\x00Z\x00\x00\x00\x05I")
+		other.turn(t)
 	}
 	if _, err := slow.toClient.Write(query("SELECT raftable('k')")); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the loop notes what comes for the side that runs", func() bool { return slow.front.side.state.Load() == sidePending })
 	close(goOn)
-	want := "TDCZTDCZ"
-	for i := range want {
-		var hdr [headerSize]byte
-		if _, err := io.ReadFull(slow.toClient, hdr[:]); err != nil || hdr[0] != want[i] {
-			t.Fatalf("answer %d is %q, %v", i, hdr[0], err)
-		}
-		if _, err := io.CopyN(io.Discard, slow.toClient, int64(binary.BigEndian.Uint32(hdr[1:]))-4); err != nil {
-			t.Fatal(err)
-		}
-	}
+	readMessages(t, slow.toClient, "TDCZTDCZ")
 	eventually(t, "the side is idle again", func() bool { return slow.front.side.state.Load() == sideIdle })
 }
 

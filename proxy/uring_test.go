@@ -2,8 +2,6 @@ package proxy
 
 import (
 	"bytes"
-	"context"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
@@ -217,13 +215,7 @@ func collected(t *testing.T, newServer func(testing.TB, Config) *Server) {
 // TestHotAndCalm has a loop become hot, and calm again when one of its sessions has to wait for the table. Every other session
 // goes on, with what has come meanwhile.
 func TestHotAndCalm(t *testing.T) {
-	table := newMapTable()
-	waiting, goOn := make(chan struct{}), make(chan struct{})
-	table.block = func(context.Context) error {
-		waiting <- struct{}{}
-		<-goOn
-		return nil
-	}
+	table, waiting, goOn := gatedTable()
 	srv := newLoopServerThat(t, "default", Config{Table: table})
 	if srv.loops[0].ring == nil {
 		t.Skip("this system has no io_uring")
@@ -247,8 +239,7 @@ func TestHotAndCalm(t *testing.T) {
 	for round := range 3 {
 		eventually(t, "the loop is hot", func() bool {
 			for _, lt := range others {
-				lt.pass(t, lt.toClient, lt.toServer, string(query("SELECT 1")))
-				lt.pass(t, lt.toServer, lt.toClient, "C\x00\x00\x00\x0dSELECT 1\x00Z\x00\x00\x00\x05I")
+				lt.turn(t)
 			}
 			return parked() == len(others)
 		})
@@ -260,19 +251,10 @@ func TestHotAndCalm(t *testing.T) {
 			t.Errorf("%d sockets are parked while another session waits", n)
 		}
 		for _, lt := range others {
-			lt.pass(t, lt.toClient, lt.toServer, string(query("SELECT 1")))
-			lt.pass(t, lt.toServer, lt.toClient, "C\x00\x00\x00\x0dSELECT 1\x00Z\x00\x00\x00\x05I")
+			lt.turn(t)
 		}
 		goOn <- struct{}{}
-		for _, want := range "TDCZ" {
-			var hdr [headerSize]byte
-			if _, err := io.ReadFull(slow.toClient, hdr[:]); err != nil || rune(hdr[0]) != want {
-				t.Fatalf("the answer is %q, %v", hdr[0], err)
-			}
-			if _, err := io.CopyN(io.Discard, slow.toClient, int64(binary.BigEndian.Uint32(hdr[1:]))-4); err != nil {
-				t.Fatal(err)
-			}
-		}
+		readMessages(t, slow.toClient, "TDCZ")
 	}
 }
 
@@ -284,12 +266,8 @@ func tagMessage(who, i int) []byte {
 func readTag(t testing.TB, c net.Conn) (who, i int) {
 	t.Helper()
 	b := make([]byte, len(tagMessage(1, 0)))
-	for n := 0; n < len(b); {
-		m, err := c.Read(b[n:])
-		if err != nil {
-			t.Fatal(err)
-		}
-		n += m
+	if _, err := io.ReadFull(c, b); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := fmt.Sscanf(string(b[headerSize:]), "%d/%d", &who, &i); err != nil {
 		t.Fatalf("%q: %v", b, err)
