@@ -44,6 +44,8 @@ type loop struct {
 	yielded time.Time // when the scheduler last had a look
 	rests   int       // how many of the next waits are rests
 	calm    int       // for how many waits the loop stays calm at least
+	waits   int       // since it was last seen whether they bring enough for a hot loop
+	brought int       // events, by these waits
 	polled  [loopBatch]unix.EpollEvent
 	outbox  outbox
 
@@ -247,6 +249,7 @@ func (l *loop) wait() (stopped bool) {
 		runtime.Gosched()
 		l.woke, l.yielded = false, l.ready
 	}
+	l.weigh()
 	l.at, l.n = 0, 0
 	rests := l.rests > 0
 	switch {

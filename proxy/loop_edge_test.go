@@ -40,6 +40,33 @@ func stillSide(t testing.TB, l *loop, network string) (sd *side, peer net.Conn) 
 	return sd, peer
 }
 
+// TestWeigh has a hot loop stay so only as long as events come several at a time.
+func TestWeigh(t *testing.T) {
+	for _, test := range []struct {
+		events []int // of one wait after the other, again and again
+		hot    bool
+	}{
+		{[]int{1}, false},
+		{[]int{2}, true},
+		{[]int{0, 1, 3}, false},
+		{[]int{1, 2}, true},
+	} {
+		t.Run(fmt.Sprint(test.events), func(t *testing.T) {
+			l := stillLoop(t)
+			l.hotAfter = hotAfter
+			l.heat()
+			defer l.cool()
+			for i := range 3 * hotAfter {
+				l.n = test.events[i%len(test.events)]
+				l.weigh()
+			}
+			if l.hot != test.hot {
+				t.Errorf("the loop is hot: %v", l.hot)
+			}
+		})
+	}
+}
+
 // TestCoolWithUrgentByte takes operations back in the system call in which the ring is asked to receive, while a byte out of band
 // is pending: the ring looks at such a socket, finds nothing to receive, and would wait for more.
 func TestCoolWithUrgentByte(t *testing.T) {

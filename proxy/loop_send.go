@@ -7,7 +7,7 @@ import (
 )
 
 // A loop with a ring does not send at once what several events make it send: it collects that, and has the ring send all of it in
-// one system call, when it is hot the one in which it waits for the next events. That also spares most of those changes of the
+// one system call, when it is hot together with what it asks to receive. That also spares most of those changes of the
 // processor from the proxy to those who are sent something, of which a send each would cause one each.
 //
 // Nobody is to see a difference, so whoever else writes to a socket, or shuts it down, first sends what was collected.

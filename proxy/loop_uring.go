@@ -3,14 +3,13 @@ package proxy
 import (
 	"runtime"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // A loop with an io_uring is hot while it has much to do and nobody else has. Then the kernel receives for it: each socket on
 // which something has come is parked, which means that the set of epoll reports no more of it, and the ring is asked for what
-// comes next. So one system call sends what there is to send and returns with what has been received. Sockets on which
+// comes next. So one system call sends all that there is to send, and another returns with what has been received. Sockets on which
 // nothing comes stay in the set, which the ring watches as a whole.
 //
 // The kernel has the thread that asked for an operation do the last part of it. So a hot loop has its goroutine locked to its
@@ -22,13 +21,13 @@ import (
 // operations back costs about as much as they spare in a round.
 const hotAfter = 64
 
-const (
-	// maxArmed is for how many sockets a hot loop receives at most. All are taken back at once, which takes time, and more than in
-	// proportion.
-	maxArmed = 256
-	// unsettled is how long the results of sends may wait to be looked at.
-	unsettled = time.Millisecond
-)
+// enough says whether so many waits brought enough events for a loop to be hot. For an event that comes alone the ring makes
+// about as much work as it spares; what it is good for is that one system call serves several.
+func enough(events, waits int) bool { return 2*events >= 3*waits }
+
+// maxArmed is for how many sockets a hot loop receives at most. All are taken back at once, which takes time, and more than in
+// proportion.
+const maxArmed = 256
 
 // received is what came with an event.
 type received struct {
@@ -56,6 +55,20 @@ const (
 
 func (t token) userData(kind uint64) uint64 {
 	return kind | uint64(t.generation)<<32 | uint64(uint32(t.slot))
+}
+
+// weigh is called before each wait. It makes the loop calm, for a while, that has too little to do at a time to be hot.
+func (l *loop) weigh() {
+	l.waits++
+	l.brought += l.n
+	if l.waits < l.hotAfter {
+		return
+	}
+	if !enough(l.brought, l.hotAfter) {
+		l.calm = l.hotAfter
+		l.cool()
+	}
+	l.waits, l.brought = 0, 0
 }
 
 // heat makes the loop hot.
@@ -146,10 +159,12 @@ func (l *loop) waitHot() {
 		l.ring.poll(l.epoll, unix.POLLIN, ofEpoll)
 	}
 	if sends := l.stage(); sends > 0 {
-		// What one of them had no room for is to be seen soon, even if nothing else happens.
-		_ = l.ring.enterFor(uint32(sends)+1, unsettled)
+		// Their results are looked at before the wait: what one of them had no room for is sent as soon as there is, even if
+		// nothing else happens.
+		_ = l.ring.enter(0)
 		l.settle(sends)
-	} else {
+	}
+	if !l.ring.has() {
 		_ = l.ring.enter(1) // interrupted, perhaps; nothing else can happen
 	}
 	n := l.ring.results(l.results[:])

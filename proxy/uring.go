@@ -6,7 +6,6 @@ import (
 	"os"
 	"sync/atomic"
 	"syscall"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -26,14 +25,6 @@ type uring struct {
 
 	cqHead, cqTail *uint32
 	cqes           []cqe
-
-	// limit is struct io_uring_getevents_arg, and what it points to.
-	limit struct {
-		signals        uint64
-		size, pad      uint32
-		timespec       uint64
-		seconds, nanos int64
-	}
 
 	slots    []bufferSlot
 	slotTail uint16
@@ -83,9 +74,7 @@ const (
 	setupCoopTaskrun = 1 << 8
 	featSingleMmap   = 1 << 0
 	featNoDrop       = 1 << 1
-	featExtArg       = 1 << 8
 	enterGetEvents   = 1 << 0
-	enterExtArg      = 1 << 3
 	registerBufRing  = 22
 	opPollAdd        = 6
 	opAsyncCancel    = 14
@@ -145,7 +134,7 @@ func newUring() (u *uring, err error) {
 			u.close()
 		}
 	}()
-	if needed := uint32(featSingleMmap | featNoDrop | featExtArg); p.features&needed != needed {
+	if needed := uint32(featSingleMmap | featNoDrop); p.features&needed != needed {
 		return u, errOldKernel
 	}
 	size := max(p.sqOff.array+4*p.sqEntries, p.cqOff.cqes+uint32(unsafe.Sizeof(cqe{}))*p.cqEntries)
@@ -264,24 +253,13 @@ func (u *uring) poll(fd int, events uint32, userData uint64) {
 }
 
 // enter gives the kernel all operations, and returns when there are at least so many results.
-func (u *uring) enter(wait uint32) syscall.Errno {
+func (u *uring) enter(wait uint32) (errno syscall.Errno) {
 	if wait > 0 {
-		return u.enterFor(wait, 0)
+		_, _, errno = syscall.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(u.fd), u.publish(), uintptr(wait), enterGetEvents, 0, 0)
+	} else {
+		// This does not wait, so that the scheduler need not be told of it.
+		_, _, errno = syscall.RawSyscall6(unix.SYS_IO_URING_ENTER, uintptr(u.fd), u.publish(), 0, enterGetEvents, 0, 0)
 	}
-	// This does not wait, so that the scheduler need not be told of it.
-	_, _, errno := syscall.RawSyscall6(unix.SYS_IO_URING_ENTER, uintptr(u.fd), u.publish(), 0, enterGetEvents, 0, 0)
-	return errno
-}
-
-// enterFor is enter, but returns ETIME after less than a second that is the limit; 0 is for none.
-func (u *uring) enterFor(wait uint32, limit time.Duration) syscall.Errno {
-	flags, arg, size := uintptr(enterGetEvents), uintptr(0), uintptr(0)
-	if limit > 0 {
-		l := &u.limit
-		l.nanos, l.timespec = int64(limit), uint64(uintptr(unsafe.Pointer(&l.seconds)))
-		flags, arg, size = flags|enterExtArg, uintptr(unsafe.Pointer(l)), unsafe.Offsetof(l.seconds)
-	}
-	_, _, errno := syscall.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(u.fd), u.publish(), uintptr(wait), flags, arg, size)
 	return errno
 }
 
@@ -290,6 +268,9 @@ func (u *uring) publish() uintptr {
 	atomic.StoreUint32(u.sqTail, u.tail)
 	return uintptr(u.tail - atomic.LoadUint32(u.sqHead))
 }
+
+// has says whether there are results.
+func (u *uring) has() bool { return *u.cqHead != atomic.LoadUint32(u.cqTail) }
 
 // drop drops the results that come first, as long as stale says so.
 func (u *uring) drop(stale func(*cqe) bool) {

@@ -216,7 +216,7 @@ func collected(t *testing.T, newServer func(testing.TB, Config) *Server) {
 // goes on, with what has come meanwhile.
 func TestHotAndCalm(t *testing.T) {
 	table, waiting, goOn := gatedTable()
-	srv := newLoopServerThat(t, "default", Config{Table: table})
+	srv := newLoopServerThat(t, "hot", Config{Table: table})
 	if srv.loops[0].ring == nil {
 		t.Skip("this system has no io_uring")
 	}
