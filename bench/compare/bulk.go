@@ -151,24 +151,23 @@ func (b *bench) bulk(what, before string, do func(c *bulkClient) error) error {
 		}
 	}
 	cells := []string{what}
-	var ours, pgbouncer float64
+	var ours, pgbouncer []float64
 	for i, c := range b.all {
 		cell := fmt.Sprintf("%.2f s", median(took[i]))
-		cpu := median(used[i])
 		switch c.name {
 		case raftproxyName:
-			ours = cpu
+			ours = used[i]
 		case pgbouncerName:
-			pgbouncer = cpu
+			pgbouncer = used[i]
 		}
 		if c.pid != 0 {
-			cell += fmt.Sprintf(", %.0f ms", cpu)
+			cell += fmt.Sprintf(", %.0f ms", median(used[i]))
 		}
 		cells = append(cells, cell)
 	}
 	last := "PgBouncer is not installed"
-	if pgbouncer > 0 {
-		last = verdict(ours <= pgbouncer, ours/pgbouncer)
+	if pgbouncer != nil {
+		last = verdict(atMost(1, ours, pgbouncer))
 	}
 	b.row(append(cells, last)...)
 	return nil

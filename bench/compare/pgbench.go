@@ -36,15 +36,6 @@ func (r result) String() string {
 	return fmt.Sprintf("%.1f k, %.1f µs", tps, cpu)
 }
 
-// ratio is the median of the ratios of runs next to each other, which had the same noise about them.
-func ratio(a, b []float64) float64 {
-	var all []float64
-	for i := range a {
-		all = append(all, a[i]/b[i])
-	}
-	return median(all)
-}
-
 // measure runs pgbench against each of the candidates in turn.
 func (b *bench) measure(all []candidate, mode, clients string) ([]result, error) {
 	out := make([]result, len(all))

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,17 +19,17 @@ func (b *bench) forward() error {
 	heading := "raftproxy against the best of the other proxies: throughput, CPU"
 	return b.table(b.all, "simple,extended,prepared", "1,8,32", heading, func(_ string, r []result) string {
 		ours := slices.IndexFunc(b.all, func(c candidate) bool { return c.name == raftproxyName })
-		tps, cpu := math.Inf(1), 0.
+		var tps, cpu bar
 		for i, c := range b.all {
 			if c.pid != 0 && i != ours {
-				tps = min(tps, ratio(r[ours].tps, r[i].tps))
-				cpu = max(cpu, ratio(r[ours].cpu, r[i].cpu))
+				tps = worse(tps, atLeast(1, r[ours].tps, r[i].tps))
+				cpu = worse(cpu, atMost(1, r[ours].cpu, r[i].cpu))
 			}
 		}
-		if cpu == 0 {
+		if cpu.ratios == nil {
 			return "no other proxy is installed"
 		}
-		return verdict(tps >= 1 && cpu <= 1, tps, cpu)
+		return verdict(tps, cpu)
 	})
 }
 
@@ -73,8 +72,7 @@ func (b *bench) local() error {
 		"a proxy.\n\n")
 	bars := map[string]float64{"simple": 2.5, "extended": 1.5, "prepared": 1.5}
 	return b.table([]candidate{postgres, raftproxy}, "simple,prepared", "8,32", "ratio", func(mode string, r []result) string {
-		gets := ratio(r[1].tps, r[0].tps)
-		return verdict(gets >= bars[mode], gets)
+		return verdict(atLeast(bars[mode], r[1].tps, r[0].tps))
 	})
 }
 
@@ -99,8 +97,7 @@ func (b *bench) rewrite() error {
 	b.say("Transactions per second: `SELECT key FROM kv WHERE value = raftable('7')` and the same with `'value 7'`. The ratio is that of " +
 		"the times that both take through raftproxy.\n\n")
 	return b.table(all, "simple,prepared", "8,32", "ratio", func(_ string, r []result) string {
-		times := ratio(r[1].tps, r[2].tps)
-		return verdict(times <= 1.25, times)
+		return verdict(atMost(1.25, r[1].tps, r[2].tps))
 	})
 }
 
@@ -153,6 +150,6 @@ func (b *bench) idle() error {
 	}
 	size, _ := strconv.ParseFloat(found[2], 64)
 	b.head("sessions", "resident memory of raftproxy for each", "bar of 16 KiB")
-	b.row(found[1], found[2]+" KiB", verdict(size <= 16, size/16))
+	b.row(found[1], found[2]+" KiB", verdict(atMost(1, []float64{size}, []float64{16})))
 	return nil
 }
