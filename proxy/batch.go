@@ -303,12 +303,10 @@ func (b *batch) valuesFor(m *remote) (values [][]byte, done bool, err error) {
 // harvested waits for the rows of a harvested statement.
 func (b *batch) harvested() (done bool, err error) {
 	state, err := b.f.settle()
-	b.f.side.leave()
-	b.f.s.endHarvest()
+	e, err := b.f.harvestEnded(err)
 	if err != nil {
 		return true, err
 	}
-	e := b.f.takeHarvestError()
 	switch {
 	case e != nil && state == settledSkipping:
 		b.f.buffer()

@@ -168,7 +168,7 @@ func (f *frontend) extendedMessage(typ byte, msg []byte) (ours bool, err error) 
 		return f.remoteMessage(typ, msg, name, p, o)
 	}
 	ours = f.isOurs(typ, body)
-	portal, replaces := f.replaces(typ, body)
+	_, replaces := f.replaces(typ, body)
 	if !ours && !replaces && !f.ext.staleStmt && !f.ext.stalePortal {
 		return false, nil
 	}
@@ -184,15 +184,7 @@ func (f *frontend) extendedMessage(typ byte, msg []byte) (ours bool, err error) 
 		ours = f.isOurs(typ, body)
 	}
 	if !ours {
-		if replaces {
-			f.ext.dropPortal(portal)
-			if portal == "" {
-				if err := f.dropServerPortal(); err != nil {
-					return false, err
-				}
-			}
-		}
-		return false, f.takeUnnamed(typ, body)
+		return false, f.messageOfServer(typ, body)
 	}
 	f.begin()
 	switch typ {

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 )
@@ -115,35 +114,42 @@ func (f *frontend) walk(chunk []byte) error {
 			f.discard = size
 			continue
 		}
-		if !f.reads(typ, size, rest) {
-			f.note(typ)
-			f.passing = size
-			continue
-		}
-		if len(rest) < size {
+		need := f.wants(typ, size, rest)
+		if len(rest) < need {
 			f.held = append(f.held, rest...)
 			return f.forward(chunk[from:pos])
 		}
 		f.before = chunk[from:pos]
-		ours, err := f.inspect(typ, rest[:size])
+		var ours bool
+		var err error
+		if need > 0 {
+			ours, err = f.inspect(typ, rest[:size])
+		} else {
+			ours, err = f.passUnread(typ, size, rest[headerSize:])
+		}
 		if err != nil {
 			return err
 		}
-		if ours {
-			if len(f.before) > 0 {
-				if err := f.forwardBefore(); err != nil {
-					return err
-				}
-			}
-		} else {
+		if !ours {
 			f.note(typ)
+		} else if len(f.before) > 0 {
+			if err := f.forwardBefore(); err != nil {
+				return err
+			}
 		}
 		if len(f.before) == 0 {
 			from = pos
 		}
-		pos += size
-		if ours {
+		switch {
+		case need > 0 && ours:
+			pos += size
 			from = pos
+		case need > 0:
+			pos += size
+		case ours:
+			f.discard = size
+		default:
+			f.passing = size
 		}
 	}
 	return f.forward(chunk[from:pos])
@@ -161,12 +167,13 @@ func (f *frontend) resume(chunk []byte) ([]byte, error) {
 		return nil, nil
 	}
 	typ, size := header(f.held)
-	if f.discards(typ) {
-		size = 0 // thrown away by walk as it comes
-	}
-	// A message that is not read, or makes no sense, needs no more than that: walk deals with the rest.
-	if size >= headerSize && f.reads(typ, size, f.held) && !take(size) {
-		return nil, nil
+	// A message that is not read, or makes no sense, or is thrown away as it comes, needs no more than that: walk deals with the rest.
+	if size >= headerSize && !f.discards(typ) {
+		for need := f.wants(typ, size, f.held); need > len(f.held); need = f.wants(typ, size, f.held) {
+			if !take(need) {
+				return nil, nil
+			}
+		}
 	}
 	whole := f.held
 	f.held = nil
@@ -186,37 +193,6 @@ func (f *frontend) resume(chunk []byte) ([]byte, error) {
 func header(b []byte) (typ byte, size int) {
 	return b[0], 1 + int(int32(binary.BigEndian.Uint32(b[1:])))
 }
-
-// reads says whether a message must be seen whole. In a session without statements of its own that is so only for the
-// two messages that carry SQL text. msg is what there is of the message, its header at least.
-func (f *frontend) reads(typ byte, size int, msg []byte) bool {
-	switch typ {
-	case 'Q', 'P':
-		if size > smallMessage && !f.started {
-			return false // too soon for anything of this size: the server may judge
-		}
-		if size > f.s.srv.cfg.InspectLimit {
-			f.side.leave()
-			f.s.srv.tooLarge(f.s, size)
-			return false
-		}
-		return true
-	case 'S':
-		return size == headerSize && (f.skipping || f.ext.live())
-	case 'B':
-		return f.ext.live() && (size <= f.s.srv.cfg.InspectLimit || size <= maxBind && (bytes.Count(msg[headerSize:], []byte{0}) < 2 || f.isOurs('B', msg[headerSize:])))
-	case 'E', 'D', 'C', 'H':
-		return f.ext.live() && size <= f.s.srv.cfg.InspectLimit
-	}
-	return false
-}
-
-// maxBind is the size up to which a Bind for a statement of ours is read, in bytes: the largest value that a table may be
-// set to take, and what else there may be.
-const maxBind = 65 << 20
-
-// smallMessage is how much of a message is held for a client that has not authenticated, in bytes.
-const smallMessage = 8 << 10
 
 // lookReady looks whether the server has said that it is ready, until it has. It does so once for what one read returned:
 // what is to be read must not change in the middle of a message.
@@ -422,11 +398,17 @@ func (f *frontend) settle() (settled, error) {
 			return 0, err
 		}
 	}
-	for !o.closed && !(o.empty() && !o.delivering && o.started) {
+	for left := false; !o.closed && !(o.empty() && !o.delivering && o.started); {
 		if o.copyIn {
 			return settledCopying, nil
 		}
-		f.side.leave()
+		if !left { // which takes other locks
+			left = true
+			o.mu.Unlock()
+			f.side.leave()
+			o.mu.Lock()
+			continue
+		}
 		o.waits = true
 		o.cond.Wait()
 		o.waits = false

@@ -32,6 +32,7 @@ type loop struct {
 	backs       []uint16      // buffers to give back to the ring
 	settled     atomic.Uint64 // how often it was found out what was sent; changed with mu held
 	settledCond sync.Cond
+	awaiting    int // how many wait for that
 	stopped     bool
 
 	// What follows belongs to the goroutine that runs the loop.

@@ -123,7 +123,10 @@ func (l *loop) settle(n int) {
 // tellSent wakes those who wait in awaitSent. The caller has mu.
 func (l *loop) tellSent() {
 	l.settled.Add(1)
-	l.settledCond.Broadcast()
+	if l.awaiting > 0 {
+		l.woke = true
+		l.settledCond.Broadcast()
+	}
 }
 
 // awaitSent waits until the loop has settled what it has given to the kernel, if it has not since settled was before.
@@ -131,9 +134,11 @@ func (l *loop) awaitSent(before uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.signal()
+	l.awaiting++
 	for l.settled.Load() == before {
 		l.settledCond.Wait()
 	}
+	l.awaiting--
 }
 
 // lock takes mu when the loop is not sending. It must not be called by the goroutine that runs the loop between stage and settle.

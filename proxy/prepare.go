@@ -41,8 +41,7 @@ func (f *frontend) parse(msg []byte) (ours bool, err error) {
 	}
 	if f.ext != nil {
 		if ok && len(name) == 0 {
-			delete(f.ext.stmts, "")
-			f.ext.staleStmt = false
+			f.ext.unnamedOfServer()
 		}
 		if ok && f.ext.stmts[nameOf(name)] != nil {
 			return true, f.replaceNamed(nameOf(name), msg)

@@ -103,10 +103,7 @@ func (f *frontend) query(msg []byte) (ours bool, err error) {
 		prog = f.programOf(text)
 	}
 	if prog == nil {
-		f.serverUnnamed = false
-		if f.ext != nil {
-			f.ext.staleStmt, f.ext.stalePortal = false, false
-		}
+		f.queryOfServer()
 		return false, nil
 	}
 	if !prog.local {

@@ -291,12 +291,10 @@ func (f *frontend) onlyReplied() bool {
 // awaitHarvest waits until the rows of a harvested statement have been run, and fails if one has.
 func (f *frontend) awaitHarvest() error {
 	state, err := f.settle()
-	f.side.leave()
-	f.s.endHarvest()
+	e, err := f.harvestEnded(err)
 	if err != nil {
 		return err
 	}
-	e := f.takeHarvestError()
 	switch {
 	case e == nil:
 		return nil

@@ -93,8 +93,8 @@ func TestSilentServer(t *testing.T) {
 	}
 }
 
-// TestSilentServerAndCancel has a harvest end with a cancel request that the server never takes in: the session goes on after
-// a while, and at once when the proxy ends.
+// TestSilentServerAndCancel has a harvest end with a cancel request that the server never takes in: the session waits for a
+// while, or until the proxy ends, and must not go on if the request has been sent.
 func TestSilentServerAndCancel(t *testing.T) {
 	for _, c := range silent {
 		for _, ends := range []bool{false, true} {
@@ -129,7 +129,11 @@ func TestSilentServerAndCancel(t *testing.T) {
 				if ends {
 					srv.cancel()
 				}
-				soon(t, "the end of the harvest", s.endHarvest)
+				soon(t, "the end of the harvest", func() {
+					if ok := s.endHarvest(); ok == c.dials {
+						t.Errorf("it is safe to go on: %v", ok)
+					}
+				})
 			})
 		}
 	}
