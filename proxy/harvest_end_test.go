@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -118,5 +120,88 @@ func TestTLSStreamsEnd(t *testing.T) {
 		if said, err := io.ReadAll(s); err != nil || errors.Is(err, io.ErrUnexpectedEOF) || len(said) == 0 {
 			t.Errorf("after %q: %d bytes, %v", last, len(said), err)
 		}
+	}
+}
+
+// TestServerEndsInHarvest has the server end a session in the middle of rows that are set: the client sees that as without a proxy, once the
+// set that runs has ended.
+func TestServerEndsInHarvest(t *testing.T) {
+	pg := pgtest.New(t, pgtest.Options{})
+	table := newMapTable()
+	waiting, goOn := make(chan struct{}, 1), make(chan error)
+	table.block = func(ctx context.Context) error {
+		waiting <- struct{}{}
+		return <-goOn
+	}
+	srv, addr := startProxy(t, Config{Upstream: pg.Addr(), Table: table, Logger: testLogger(t)})
+	admin := dialWire(t, pg.Addr())
+	for _, c := range []struct {
+		name string
+		err  error
+	}{{"the set succeeds", nil}, {"the set fails", &mapError{code: "53400", message: "the table is full"}}} {
+		for _, text := range []string{"SELECT raftable('k', 'v', 3600000)" + endless, "SELECT 1; SELECT raftable('k' || g, 'v', 3600000)" + endless} {
+			t.Run(c.name+": "+text, func(t *testing.T) {
+				w := dialWire(t, addr)
+				w.send(query(text))
+				<-waiting
+				admin.expect("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE '%generate_series(1, 1000000) h' AND pid <> pg_backend_pid()", `D "1"`)
+				eventually(t, "the server process has ended", func() bool {
+					return strings.Contains(admin.ask("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%generate_series(1, 1000000) h' AND pid <> pg_backend_pid()"), `D "0"`)
+				})
+				go func() {
+					for {
+						select {
+						case goOn <- c.err:
+						case <-waiting:
+						case <-t.Context().Done():
+							return
+						}
+					}
+				}()
+				var said []string
+				w.deadline()
+				for {
+					typ, body, err := w.read()
+					if err != nil {
+						if kind := errorKind(err); kind != "connection closed" {
+							t.Errorf("the end is %s", kind)
+						}
+						break
+					}
+					if typ == 'E' {
+						said = append(said, regexp.MustCompile("\x00C([0-9A-Z]{5})\x00").FindStringSubmatch(string(body))[1])
+					}
+				}
+				if !slices.Equal(said, []string{"57P01"}) {
+					t.Errorf("the errors are %q", said)
+				}
+				eventually(t, "the session has ended", func() bool { return srv.Sessions() == 0 })
+			})
+		}
+	}
+}
+
+// TestExecuteOfProtocolStatement executes statements by SQL that the protocol has prepared.
+func TestExecuteOfProtocolStatement(t *testing.T) {
+	pg := pgtest.New(t, pgtest.Options{})
+	table := newMapTable()
+	table.put("k", "v")
+	_, addr := startProxy(t, Config{Upstream: pg.Addr(), Table: table, Logger: testLogger(t)})
+	w := dialWire(t, addr)
+	w.run(&script{lines: []string{
+		`> parse "local" "SELECT raftable($1)"`, `> parse "key" "SELECT raftable($1), length($2::text)"`,
+		`> parse "other" "SELECT raftable('k'), length($1::text)"`, "> sync", "> wait",
+	}})
+	for _, c := range []struct{ text, want string }{
+		{"EXECUTE other('abc')", `D "v" "3"`},
+		{"EXECUTE other(raftable('k'))", `D "v" "1"`},
+		{"EXECUTE key('k', 'abc')", `C="0A000"`},
+		{"EXECUTE local('k')", `C="0A000"`},
+		{"EXPLAIN EXECUTE key('k', 'abc')", `C="0A000"`},
+		{"SELECT 1; EXECUTE key('k', 'abc')", `C="0A000"`},
+		{"EXECUTE none('k')", `C="26000"`},
+	} {
+		w.expect(c.text, c.want)
+		w.expect("SELECT raftable('k')", `D "v"`)
 	}
 }
