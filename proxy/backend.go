@@ -288,6 +288,7 @@ func (b *backend) change(r *reply) []byte {
 	case 'E':
 		switch {
 		case isFatal(body):
+			o.fatal = true
 			return newMessage('E', body) // whatever it was for, the client must know why the session ends
 		case r.rows != nil:
 			r.rows.fail(body)

@@ -398,7 +398,7 @@ func (f *frontend) settle() (settled, error) {
 			return 0, err
 		}
 	}
-	for left := false; !o.closed && !(o.empty() && !o.delivering && o.started); {
+	for left := false; !o.closed && (o.fatal || !o.empty() || o.delivering || !o.started); {
 		if o.copyIn {
 			return settledCopying, nil
 		}

@@ -59,6 +59,7 @@ type owed struct {
 	extended   int  // how many entries belong to extended queries
 	open       bool // the server got messages of an extended query and no Sync that counts after them
 	started    bool // the first ReadyForQuery was seen
+	fatal      bool // the server has said, to a statement of ours, that it ends the session, and is about to
 	failures   uint64
 	drops      uint64 // commands that may have dropped names of prepared statements
 	watchTags  bool   // the session has named statements or portals of ours
