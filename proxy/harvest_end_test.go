@@ -129,7 +129,7 @@ func TestServerEndsInHarvest(t *testing.T) {
 	pg := pgtest.New(t, pgtest.Options{})
 	table := newMapTable()
 	waiting, goOn := make(chan struct{}, 1), make(chan error)
-	table.block = func(ctx context.Context) error {
+	table.block = func(context.Context) error {
 		waiting <- struct{}{}
 		return <-goOn
 	}
