@@ -265,6 +265,15 @@ func (s *site) inSubselect() bool {
 	return false
 }
 
+// infers reports whether a call helps to choose an index for ON CONFLICT, which a volatile function never does: postgres would
+// take the value of a parameter for a constant.
+func (s *site) infers() bool {
+	return slices.ContainsFunc(s.around, func(st step) bool {
+		_, ok := st.node.Interface().(*pg_query.InferClause)
+		return ok
+	})
+}
+
 // compared reports whether a call is an operand of a comparison that is a condition of WHERE or ON, or one of several. There a
 // sub-select would do nothing but cost: it keeps postgres from evaluating what stands around a value when it plans. Elsewhere that
 // could be seen: an error would come too soon, and a CASE that is decided has another type modifier.

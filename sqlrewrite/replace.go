@@ -248,7 +248,9 @@ func (w *rewriter) get(t *target) []part {
 	if t.inSubselect() {
 		after = sqlText + " AS " + word + sqlVolatile + ")"
 	}
-	if t.plain {
+	if t.infers() {
+		before, after = "(CASE WHEN pg_catalog.clock_timestamp() IS NOT NULL THEN ", sqlText+" END)"
+	} else if t.plain {
 		before, after = "(", sqlText+")"
 	} else if w.inParentheses(t) {
 		after += sqlText // so that they are not those of the sub-select, which would be where they are

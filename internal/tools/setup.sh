@@ -2,7 +2,7 @@
 # Makes sure that what building and testing need is on this machine: Go, a C compiler, PostgreSQL's server and client
 # programs. As root on a Debian it installs what is missing; everybody else is told what to install.
 # With the argument "drivers" it installs the drivers of other languages as well, which internal/compat runs through the
-# proxy. Tests of drivers that could not be installed are left out, so that is no failure here.
+# proxy, and gets PostgreSQL's own regression tests. What could not be had is left out of the tests, so that is no failure here.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -52,6 +52,7 @@ drivers() {
 	local packages=() name
 	have dpkg-query || { note 'no Debian: drivers that are not here are left out of the tests'; return; }
 	have javac || packages+=(default-jdk-headless)
+	have bzip2 || packages+=(bzip2)
 	for name in libdbd-pg-perl libpostgresql-jdbc-java libpq-dev odbc-postgresql php-cli php-pgsql python3-psycopg \
 		python3-psycopg2 python3-pyodbc ruby-pg tcl8.6 tcl8.6-tdbc-postgres unixodbc; do
 		installed "$name" || packages+=("$name")
@@ -72,4 +73,7 @@ drivers() {
 
 have go || die 'Go is missing: install the version that go.mod names, or a newer one'
 essentials
-if [ "${1:-}" = drivers ]; then drivers; fi
+if [ "${1:-}" = drivers ]; then
+	drivers
+	internal/tools/regress.sh
+fi
