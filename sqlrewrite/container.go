@@ -274,6 +274,30 @@ func (s *site) infers() bool {
 	})
 }
 
+// decides reports whether a call is in a condition that has no column. Postgres evaluates such a one first, or even when it plans the
+// statement, unless a volatile function is in it.
+func (s *site) decides() bool {
+	at := len(s.around) - 1
+	for ; at >= 0; at-- {
+		a := s.around[at]
+		if a.field == "where_clause" || a.field == "having_clause" || a.field == "quals" {
+			break
+		}
+		if _, ok := a.node.Interface().(*pg_query.SubLink); ok && a.field == "subselect" {
+			return false // it is evaluated once, by itself
+		}
+	}
+	if at < 0 {
+		return false
+	}
+	for _, a := range s.around[at+1:] {
+		if b, ok := a.node.Interface().(*pg_query.BoolExpr); !ok || b.Boolop != pg_query.BoolExprType_AND_EXPR {
+			return !hasOwnColumn(a.node)
+		}
+	}
+	return true
+}
+
 // compared reports whether a call is an operand of a comparison that is a condition of WHERE or ON, or one of several. There a
 // sub-select would do nothing but cost: it keeps postgres from evaluating what stands around a value when it plans. Elsewhere that
 // could be seen: an error would come too soon, and a CASE that is decided has another type modifier.

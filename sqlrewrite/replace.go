@@ -54,7 +54,9 @@ type target struct {
 	direct bool                // it is that column
 	simple bool                // postgres cannot take a sub-select in its place
 	plain  bool                // a get that is a parameter and no sub-select, a look-up that postgres may evaluate when it plans
-	isSet  bool
+	// volatile: postgres must see that it is none of the things that it may evaluate when it likes.
+	volatile bool
+	isSet    bool
 }
 
 // callArg is an argument of a call that is looked at for replacement.
@@ -81,6 +83,17 @@ type rewriter struct {
 	plainGets bool // no get is a sub-select
 	// fields says that a field is taken somewhere, fieldsKnown that one has looked.
 	fields, fieldsKnown bool
+	// scalars says that a sub-select stands for a value somewhere, scalarsKnown that one has looked.
+	scalars, scalarsKnown bool
+}
+
+// hasScalars reports whether a sub-select stands for a value somewhere in the statement. That it has two rows is an error that
+// a client sees or not, depending on whether it is evaluated.
+func (w *rewriter) hasScalars() bool {
+	if !w.scalarsKnown {
+		w.scalars, w.scalarsKnown = hasScalarSubselect(w.inner), true
+	}
+	return w.scalars
 }
 
 // valueKey says which values are the same. Calls that are spelled in other ways are different expressions to postgres, and so are
@@ -236,7 +249,7 @@ func (w *rewriter) get(t *target) []part {
 			parts[0].text += "DISTINCT "
 		}
 		length := ", -1, "
-		if !t.plain && (t.inSubselect() || !hasColumn(t.call.ProtoReflect())) {
+		if t.volatile || !t.plain && (t.inSubselect() || !hasColumn(t.call.ProtoReflect())) {
 			length = sqlNoLength
 		}
 		return append(parts, w.use(Value{Kind: ValueObject}), text("::pg_catalog.jsonb, "+sqlKeyOpen),
@@ -248,7 +261,7 @@ func (w *rewriter) get(t *target) []part {
 	if t.inSubselect() {
 		after = sqlText + " AS " + word + sqlVolatile + ")"
 	}
-	if t.infers() {
+	if t.volatile {
 		before, after = "(CASE WHEN pg_catalog.clock_timestamp() IS NOT NULL THEN ", sqlText+" END)"
 	} else if t.plain {
 		before, after = "(", sqlText+")"

@@ -65,19 +65,45 @@ func (w *walker) message(m protoreflect.Message) {
 }
 
 // hasColumn reports whether there is a column in what is below a node.
-func hasColumn(m protoreflect.Message) (found bool) {
-	if _, ok := m.Interface().(*pg_query.ColumnRef); ok {
-		return true
+func hasColumn(m protoreflect.Message) bool {
+	return below(m, func(m protoreflect.Message) (found, skip bool) {
+		_, found = m.Interface().(*pg_query.ColumnRef)
+		return found, false
+	})
+}
+
+// hasOwnColumn is hasColumn without what is in sub-selects.
+func hasOwnColumn(m protoreflect.Message) bool {
+	return below(m, func(m protoreflect.Message) (found, skip bool) {
+		_, found = m.Interface().(*pg_query.ColumnRef)
+		_, skip = m.Interface().(*pg_query.SelectStmt)
+		return found, skip
+	})
+}
+
+// hasScalarSubselect reports whether a sub-select stands for a value in what is below a node.
+func hasScalarSubselect(m protoreflect.Message) bool {
+	return below(m, func(m protoreflect.Message) (found, skip bool) {
+		l, ok := m.Interface().(*pg_query.SubLink)
+		return ok && l.SubLinkType == pg_query.SubLinkType_EXPR_SUBLINK, false
+	})
+}
+
+// below reports whether a node, or one below it, is what is looked for. What is below one that is to be skipped is not looked at.
+func below(m protoreflect.Message, is func(protoreflect.Message) (found, skip bool)) bool {
+	found, skip := is(m)
+	if found || skip {
+		return found
 	}
 	m.Range(func(field protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {
 		case field.Message() == nil:
 		case field.IsList():
 			for i, list := 0, v.List(); i < list.Len() && !found; i++ {
-				found = hasColumn(list.Get(i).Message())
+				found = below(list.Get(i).Message(), is)
 			}
 		default:
-			found = hasColumn(v.Message())
+			found = below(v.Message(), is)
 		}
 		return !found
 	})
