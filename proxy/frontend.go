@@ -245,6 +245,8 @@ func (f *frontend) forward(b []byte) error {
 	if len(f.unsettled) > 0 {
 		o := &f.s.owed
 		o.mu.Lock()
+		// What is sent may end the transaction, and with it portals that the server knows nothing of.
+		o.watchTags = o.watchTags || f.ext != nil && len(f.ext.portals) > 0
 		replies := f.replies
 		for _, e := range f.unsettled {
 			if e&replied != 0 {

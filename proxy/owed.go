@@ -62,7 +62,7 @@ type owed struct {
 	fatal      bool // the server has said, to a statement of ours, that it ends the session, and is about to
 	failures   uint64
 	drops      uint64 // commands that may have dropped names of prepared statements
-	watchTags  bool   // the session has named statements or portals of ours
+	watchTags  bool   // the session has statements with names, or portals, of ours
 	// settingChanges counts the commands that may have changed a setting.
 	settingChanges uint64
 	// changed: one of them ran in the transaction that is open, whose end may take it back.
