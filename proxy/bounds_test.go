@@ -167,11 +167,7 @@ func TestLargeBindInPieces(t *testing.T) {
 				}
 			}
 			w.c.Close()
-			eventually(t, "the session has ended", func() bool {
-				srv.mu.Lock()
-				defer srv.mu.Unlock()
-				return len(srv.sessions) == 0
-			})
+			eventually(t, "the session has ended", func() bool { return srv.Sessions() == 0 })
 		})
 	}
 }

@@ -130,7 +130,7 @@ func (s *session) endHarvest() (ok bool) {
 	s.harvesting = false
 	s.waitMu.Unlock()
 	s.passing.Wait()
-	return !s.unsafe.Load()
+	return !s.cancelLeft.Load()
 }
 
 // stopHarvest has the server end the statement of which rows are harvested, since a call has failed.
@@ -152,7 +152,7 @@ func (s *session) passCancel(raw []byte) {
 	ctx, cancel := context.WithTimeout(s.srv.ctx, s.srv.cancelWait)
 	defer cancel()
 	if !s.srv.passCancel(ctx, raw) {
-		s.unsafe.Store(true)
+		s.cancelLeft.Store(true)
 	}
 }
 

@@ -62,7 +62,7 @@ type session struct {
 	cancelWait context.CancelCauseFunc // ends the wait of the statement that runs now; nil when none waits
 	harvesting bool                    // the server runs a statement of which rows are harvested
 	passing    sync.WaitGroup          // cancel requests that are on their way to the server meanwhile
-	unsafe     atomic.Bool             // one of them may hit a later statement
+	cancelLeft atomic.Bool             // one of them may hit a later statement
 }
 
 var (

@@ -1,10 +1,14 @@
 package proxy
 
 import (
+	"encoding/binary"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/raftproxy/raftproxy/internal/pgtest"
 )
 
 // silentUpstream is a server that accepts, says something or nothing, and then only reads. heard gets one for each connection on
@@ -137,4 +141,65 @@ func TestSilentServerAndCancel(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestCancelNeverTakenIn has the server take in the session's connection and nothing after that. A set fails in a row: the
+// client is told of that, and then that the session ends, since the request to stop the rows is left. Who asks for a
+// cancellation may give up.
+func TestCancelNeverTakenIn(t *testing.T) {
+	pg := pgtest.New(t, pgtest.Options{})
+	l := listenLoopback(t)
+	t.Cleanup(func() { l.Close() })
+	heard := make(chan struct{}, 8)
+	go func() {
+		for n := 0; ; n++ {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				if n > 0 {
+					if _, err := io.ReadFull(c, make([]byte, 1)); err == nil {
+						heard <- struct{}{}
+					}
+					_, _ = io.Copy(io.Discard, c)
+					return
+				}
+				server, err := net.Dial("tcp", pg.Addr())
+				if err != nil {
+					return
+				}
+				defer server.Close()
+				go func() { _, _ = io.Copy(server, c) }()
+				_, _ = io.Copy(c, server)
+			}()
+		}
+	}()
+	srv, addr := startProxy(t, Config{Upstream: l.Addr().String(), Table: newMapTable(), Logger: testLogger(t)})
+	srv.cancelWait = 200 * time.Millisecond
+	w := dialWire(t, addr)
+	w.send(query("SELECT raftable(NULLIF('k' || g, 'k2'), 'v') FROM generate_series(1, 3) g"))
+	<-heard
+	var said []string
+	w.deadline()
+	for typ, body, err := w.read(); err == nil; typ, body, err = w.read() {
+		if typ == 'E' {
+			said = append(said, errorFields(body))
+		}
+	}
+	if len(said) != 2 || !strings.Contains(said[0], `C="22004"`) || !strings.Contains(said[1], `S="FATAL" C="57P01"`) {
+		t.Errorf("the errors are %q", said)
+	}
+	eventually(t, "the session has ended", func() bool { return srv.Sessions() == 0 })
+
+	c := connectWire(t, addr)
+	c.send(append(binary.BigEndian.AppendUint32([]byte{0, 0, 0, 16}, codeCancelRequest), "12345678"...))
+	<-heard
+	c.c.Close()
+	eventually(t, "the request is given up", func() bool {
+		srv.mu.Lock()
+		defer srv.mu.Unlock()
+		return len(srv.conns) == 0
+	})
 }
