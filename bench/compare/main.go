@@ -21,6 +21,7 @@ import (
 
 var (
 	program = flag.String("raftproxy", "bin/raftproxy", "the binary to measure")
+	other   = flag.String("other", "", "another one to measure beside it, perhaps with settings, such as \"bin/raftproxy --io-uring off\"")
 	seconds = flag.Int("seconds", 3, "seconds of a run of pgbench that count")
 	warmUp  = flag.Int("warm-up", 2, "seconds before that, which do not count")
 	rounds  = flag.Int("rounds", 5, "runs of every figure, of which the median counts")

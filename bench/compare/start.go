@@ -19,6 +19,7 @@ import (
 const (
 	postgresName  = "PostgreSQL"
 	raftproxyName = "raftproxy"
+	otherName     = "the other raftproxy"
 	pgbouncerName = "PgBouncer"
 	haproxyName   = "HAProxy"
 )
@@ -33,10 +34,15 @@ func startAll(ctx context.Context, pg *pgtest.Server, dir string) (all []candida
 		}
 	}
 	all = []candidate{{name: postgresName, port: pg.Port()}}
-	for _, p := range []struct {
+	type starter struct {
 		name  string
 		begin func(pg *pgtest.Server, dir string, port int) (*exec.Cmd, error)
-	}{{raftproxyName, raftproxy}, {pgbouncerName, pgbouncer}, {haproxyName, haproxy}} {
+	}
+	starters := []starter{{raftproxyName, raftproxy(*program)}, {pgbouncerName, pgbouncer}, {haproxyName, haproxy}}
+	if *other != "" {
+		starters = append(starters, starter{otherName, raftproxy(*other)})
+	}
+	for _, p := range starters {
 		port, err := freePort()
 		if err != nil {
 			return all, stop, err
@@ -88,19 +94,28 @@ func ready(ctx context.Context, port int) error {
 	}
 }
 
-func raftproxy(pg *pgtest.Server, dir string, port int) (*exec.Cmd, error) {
-	raft, err := freePort()
-	if err != nil {
-		return nil, err
+// raftproxy runs a node that is its own group. command is a binary, with settings of its own behind it.
+func raftproxy(command string) func(pg *pgtest.Server, dir string, port int) (*exec.Cmd, error) {
+	return func(pg *pgtest.Server, dir string, port int) (*exec.Cmd, error) {
+		dir, err := os.MkdirTemp(dir, "node")
+		if err != nil {
+			return nil, err
+		}
+		raft, err := freePort()
+		if err != nil {
+			return nil, err
+		}
+		admin, err := freePort()
+		if err != nil {
+			return nil, err
+		}
+		words := strings.Fields(command)
+		args := []string{"serve", "--node-id", "1", "--listen", fmt.Sprintf("127.0.0.1:%d", port),
+			"--upstream", pg.Socket(), "--raft-address", fmt.Sprintf("127.0.0.1:%d", raft),
+			"--peers", fmt.Sprintf("1=127.0.0.1:%d", raft), "--data-dir", filepath.Join(dir, "data"),
+			"--shm-path", filepath.Join(dir, "table"), "--admin", fmt.Sprintf("127.0.0.1:%d", admin), "--log-level", "warn"}
+		return exec.Command(words[0], append(args, words[1:]...)...), nil
 	}
-	admin, err := freePort()
-	if err != nil {
-		return nil, err
-	}
-	return exec.Command(*program, "serve", "--node-id", "1", "--listen", fmt.Sprintf("127.0.0.1:%d", port),
-		"--upstream", pg.Socket(), "--raft-address", fmt.Sprintf("127.0.0.1:%d", raft),
-		"--peers", fmt.Sprintf("1=127.0.0.1:%d", raft), "--data-dir", filepath.Join(dir, "data"),
-		"--shm-path", filepath.Join(dir, "table"), "--admin", fmt.Sprintf("127.0.0.1:%d", admin), "--log-level", "warn"), nil
 }
 
 func pgbouncer(pg *pgtest.Server, dir string, port int) (*exec.Cmd, error) {
