@@ -24,9 +24,9 @@ const (
 	HardMaxValueSize          = int64(64) << 20 // bytes; no setting goes past it
 	DefaultQuota              = int64(256) << 20
 	DefaultMaxInFlight        = 2048
-	DefaultRTT                = 20 * time.Millisecond
-	DefaultElectionRTT        = 25
-	DefaultHeartbeatRTT       = 2
+	DefaultRTT                = 50 * time.Millisecond
+	DefaultElectionRTT        = 10
+	DefaultHeartbeatRTT       = 1
 	DefaultSnapshotEntries    = 100_000
 	DefaultCompactionOverhead = 10_000
 )

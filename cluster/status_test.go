@@ -161,7 +161,7 @@ func TestConfigDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.ListenAddress != "0.0.0.0:7001" || !strings.HasPrefix(c.DataDir, "/") || !strings.HasPrefix(c.ShmPath, "/dev/shm/raftproxy-") ||
-		c.MaxKeyLength != 64 || c.MaxValueSize != 1<<20 || c.Quota != 256<<20 || c.ElectionRTT != 25 {
+		c.MaxKeyLength != 64 || c.MaxValueSize != 1<<20 || c.Quota != 256<<20 || c.ElectionRTT != 10 {
 		t.Errorf("got %+v", c)
 	}
 	other := Config{ReplicaID: 1, RaftAddress: "127.0.0.1:7001", DataDir: "another"}

@@ -49,9 +49,9 @@ type Settings struct {
 	Quota        Size          `name:"quota" env:"RAFTPROXY_QUOTA" default:"256MiB" group:"Table" help:"Size of all keys and values together, beyond which this node refuses sets."`
 	MaxInFlight  int           `name:"max-in-flight" env:"RAFTPROXY_MAX_IN_FLIGHT" default:"2048" group:"Table" help:"Sets and deletes of this node that may wait for the group at the same time; more are refused."`
 
-	RaftRTT             time.Duration `name:"raft-rtt" env:"RAFTPROXY_RAFT_RTT" default:"20ms" group:"Raft" help:"One Raft tick: about the round trip between members and a disk write."`
-	RaftElection        uint64        `name:"raft-election-ticks" env:"RAFTPROXY_RAFT_ELECTION_TICKS" default:"25" group:"Raft" help:"Ticks without a leader until an election starts."`
-	RaftHeartbeat       uint64        `name:"raft-heartbeat-ticks" env:"RAFTPROXY_RAFT_HEARTBEAT_TICKS" default:"2" group:"Raft" help:"Ticks between heartbeats of the leader."`
+	RaftRTT             time.Duration `name:"raft-rtt" env:"RAFTPROXY_RAFT_RTT" default:"50ms" group:"Raft" help:"One Raft tick: at least the round trip between members and a disk write."`
+	RaftElection        uint64        `name:"raft-election-ticks" env:"RAFTPROXY_RAFT_ELECTION_TICKS" default:"10" group:"Raft" help:"Ticks without a leader until an election starts."`
+	RaftHeartbeat       uint64        `name:"raft-heartbeat-ticks" env:"RAFTPROXY_RAFT_HEARTBEAT_TICKS" default:"1" group:"Raft" help:"Ticks between heartbeats of the leader."`
 	RaftSnapshotEntries uint64        `name:"raft-snapshot-entries" env:"RAFTPROXY_RAFT_SNAPSHOT_ENTRIES" default:"100000" group:"Raft" help:"Log entries after which a snapshot is taken."`
 	RaftLogOverhead     uint64        `name:"raft-log-overhead" env:"RAFTPROXY_RAFT_LOG_OVERHEAD" default:"10000" group:"Raft" help:"Log entries kept before a snapshot, for members that lag behind."`
 
