@@ -17,7 +17,8 @@ import (
 func machine(out io.Writer) {
 	_, _ = fmt.Fprintf(out, "%s, %d cores of %s, %s/%s; %s.\n", time.Now().Format("2 January 2006"), runtime.NumCPU(), processor(),
 		runtime.GOOS, runtime.GOARCH, strings.Join(versions(), ", "))
-	_, _ = fmt.Fprintf(out, "Medians of %d runs, those of pgbench of %d s each after %d s that do not count.\n", *rounds, *seconds, *warmUp)
+	_, _ = fmt.Fprintf(out, "Medians of %d runs, those of pgbench of %d s each after %d s that do not count, in turns of %v.\n",
+		*rounds, *seconds, *warmUp, turn)
 	if load := load(); load > float64(runtime.NumCPU())/4 {
 		_, _ = fmt.Fprintf(out, "\n**The machine had other work to do (a load of %.1f at the start): neither the figures nor the ratios are to be "+
 			"relied on.**\n", load)

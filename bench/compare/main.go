@@ -1,6 +1,6 @@
 // Command compare measures raftproxy beside plain PostgreSQL, PgBouncer (session mode) and HAProxy (TCP mode), all in front of
 // one throw-away PostgreSQL that the proxies reach by unix socket and all clients by TCP. It prints tables in Markdown: those
-// of docs/performance.md, which says what they mean. Runs alternate between the candidates, so that a noisy machine is
+// of docs/performance.md, which says what they mean. The candidates take turns, so that a noisy machine is
 // noisy for all, and the median counts.
 package main
 
