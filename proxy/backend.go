@@ -325,22 +325,7 @@ func (b *backend) change(r *reply) []byte {
 			return nil
 		}
 	case 'C', 's':
-		held := b.held
-		b.held = nil
-		switch {
-		case o.harvestError != nil:
-			return nil
-		case r.holdComplete && held == nil && b.typ == 'C':
-			b.complete = appendMessage(b.complete[:0], b.typ, body)
-			b.held = b.complete
-			return nil
-		case r.holdComplete:
-			b.held = newMessage(b.typ, body)
-			return held
-		case hidden:
-			return nil
-		}
-		return append(held, newMessage(b.typ, body)...)
+		return b.completed(r, body, hidden)
 	case 'n':
 		return nil
 	}
@@ -348,6 +333,26 @@ func (b *backend) change(r *reply) []byte {
 		return nil
 	}
 	return newMessage(b.typ, body)
+}
+
+// completed changes a CommandComplete or PortalSuspended, behind what is held for it.
+func (b *backend) completed(r *reply, body []byte, hidden bool) []byte {
+	held := b.held
+	b.held = nil
+	switch {
+	case b.s.owed.harvestError != nil:
+		return nil
+	case r.holdComplete && held == nil && b.typ == 'C':
+		b.complete = appendMessage(b.complete[:0], b.typ, body)
+		b.held = b.complete
+		return nil
+	case r.holdComplete:
+		b.held = newMessage(b.typ, body)
+		return held
+	case hidden:
+		return nil
+	}
+	return append(held, newMessage(b.typ, body)...)
 }
 
 // newMessage makes a message of a type and a body.

@@ -223,22 +223,9 @@ func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 		}
 		return true, b.fail(errCopyInBatch)
 	}
-	q := t.query
-	if q == nil || f.settings.foreignEncoding != "" || t.rewrite != rw {
-		q = &queryMessages{m: newRemote(b.prog.text, &part{rewrite: rw, params: t.params, arguments: t.arguments, fills: t.fills}, nil)}
-	}
-	values, done, err := b.valuesFor(q.m)
+	q, values, bind, done, err := b.messagesFor(t, rw)
 	if done || err != nil {
 		return true, err
-	}
-	bind := bindMessage{}
-	if bind.resultFormats, err = b.cursorFormats(t); err != nil {
-		return true, b.failWith(err)
-	}
-	if q.parse == nil {
-		if e := q.make(&f.settings); e != nil {
-			return true, b.fail(e)
-		}
 	}
 	b.leaveBlock(t)
 	b.openBlock(t)
@@ -266,6 +253,27 @@ func (b *batch) remotePart(t *part, last bool) (done bool, err error) {
 		return b.harvested()
 	}
 	return false, nil
+}
+
+// messagesFor makes what is sent for a part, and what its parameters are. done says that the batch has ended instead.
+func (b *batch) messagesFor(t *part, rw *sqlrewrite.Rewrite) (q *queryMessages, values [][]byte, bind bindMessage, done bool, err error) {
+	f := b.f
+	q = t.query
+	if q == nil || f.settings.foreignEncoding != "" || t.rewrite != rw {
+		q = &queryMessages{m: newRemote(b.prog.text, &part{rewrite: rw, params: t.params, arguments: t.arguments, fills: t.fills}, nil)}
+	}
+	if values, done, err = b.valuesFor(q.m); done || err != nil {
+		return nil, nil, bind, true, err
+	}
+	if bind.resultFormats, err = b.cursorFormats(t); err != nil {
+		return nil, nil, bind, true, b.failWith(err)
+	}
+	if q.parse == nil {
+		if e := q.make(&f.settings); e != nil {
+			return nil, nil, bind, true, b.fail(e)
+		}
+	}
+	return q, values, bind, false, nil
 }
 
 var (

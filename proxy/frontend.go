@@ -119,32 +119,20 @@ func (f *frontend) walk(chunk []byte) error {
 			f.held = append(f.held, rest...)
 			return f.forward(chunk[from:pos])
 		}
+		whole := need > 0
 		f.before = chunk[from:pos]
-		var ours bool
-		var err error
-		if need > 0 {
-			ours, err = f.inspect(typ, rest[:size])
-		} else {
-			ours, err = f.passUnread(typ, size, rest[headerSize:])
-		}
+		ours, err := f.offer(typ, size, rest, whole)
 		if err != nil {
 			return err
-		}
-		if !ours {
-			f.note(typ)
-		} else if len(f.before) > 0 {
-			if err := f.forwardBefore(); err != nil {
-				return err
-			}
 		}
 		if len(f.before) == 0 {
 			from = pos
 		}
 		switch {
-		case need > 0 && ours:
+		case whole && ours:
 			pos += size
 			from = pos
-		case need > 0:
+		case whole:
 			pos += size
 		case ours:
 			f.discard = size
@@ -153,6 +141,24 @@ func (f *frontend) walk(chunk []byte) error {
 		}
 	}
 	return f.forward(chunk[from:pos])
+}
+
+// offer has a message looked at, which rest begins with, and says whether it is not the server's. If so, what is before it has been
+// forwarded.
+func (f *frontend) offer(typ byte, size int, rest []byte, whole bool) (ours bool, err error) {
+	if whole {
+		ours, err = f.inspect(typ, rest[:size])
+	} else {
+		ours, err = f.passUnread(typ, size, rest[headerSize:])
+	}
+	switch {
+	case err != nil:
+	case !ours:
+		f.note(typ)
+	case len(f.before) > 0:
+		err = f.forwardBefore()
+	}
+	return ours, err
 }
 
 // resume goes on with a message of which the beginning is held. It returns what is left of chunk, nil when all is used.

@@ -229,19 +229,7 @@ func (s *Server) serve(c net.Conn, tooMany bool) {
 		log.Debug().Err(err).Msg("client did not finish its startup packet")
 		return
 	}
-	if startup.cancelKey != nil {
-		if access.permits(c.RemoteAddr()) {
-			s.cancelRequest(startup)
-		}
-		return
-	}
-	refusal := access.admission(c, startup.tls() != nil)
-	if refusal == nil && tooMany {
-		refusal = &pgError{code: codeTooManyConnections, message: "sorry, too many clients already"}
-	}
-	if refusal != nil {
-		log.Warn().Int("max_clients", s.cfg.MaxClients).Msg("client refused: " + refusal.message)
-		reject(client, refusal)
+	if !s.mayStart(c, startup, access, tooMany, &log) {
 		return
 	}
 	server, err := s.dial(deadline)
@@ -280,6 +268,26 @@ func (s *Server) serve(c net.Conn, tooMany bool) {
 	if !attached {
 		sess.run(client, server)
 	}
+}
+
+// mayStart says whether a client may have a session. If not, it has been told why, or asked for a cancellation and got that.
+func (s *Server) mayStart(c net.Conn, startup *startup, access *access, tooMany bool, log *zerolog.Logger) bool {
+	if startup.cancelKey != nil {
+		if access.permits(c.RemoteAddr()) {
+			s.cancelRequest(startup)
+		}
+		return false
+	}
+	refusal := access.admission(c, startup.tls() != nil)
+	if refusal == nil && tooMany {
+		refusal = &pgError{code: codeTooManyConnections, message: "sorry, too many clients already"}
+	}
+	if refusal != nil {
+		log.Warn().Int("max_clients", s.cfg.MaxClients).Msg("client refused: " + refusal.message)
+		reject(startup.conn, refusal)
+		return false
+	}
+	return true
 }
 
 // startLoops starts the event loops: as many as can be busy while the rest of the process still gets its share.
