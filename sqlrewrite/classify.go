@@ -51,7 +51,7 @@ func (w *rewriter) look(t *target) *Refusal {
 	t.column, t.direct = w.column(t.site)
 	t.simple = t.noSubselect()
 	t.plain = t.simple || w.plainGets || t.compared()
-	t.volatile = t.infers() || t.decides() && w.hasScalars()
+	t.volatile = t.infers() || t.decides(w.hasScalars)
 	if procedure {
 		return w.notProcedure(t)
 	}

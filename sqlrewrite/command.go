@@ -258,7 +258,7 @@ func controlOf(n *pg_query.Node) Control {
 		if s.VariableSetStmt.IsLocal || s.VariableSetStmt.Kind == pg_query.VariableSetKind_VAR_SET_MULTI && s.VariableSetStmt.Name == "TRANSACTION" {
 			return ControlNeedsBlock
 		}
-	case *pg_query.Node_LockStmt, *pg_query.Node_ConstraintsSetStmt:
+	case *pg_query.Node_LockStmt, *pg_query.Node_ConstraintsSetStmt, *pg_query.Node_CallStmt, *pg_query.Node_DoStmt:
 		return ControlNeedsBlock
 	case *pg_query.Node_CopyStmt:
 		if c := s.CopyStmt; c.IsFrom && c.Filename == "" && !c.IsProgram {

@@ -274,9 +274,11 @@ func (s *site) infers() bool {
 	})
 }
 
-// decides reports whether a call is in a condition that has no column. Postgres evaluates such a one first, or even when it plans the
-// statement, unless a volatile function is in it.
-func (s *site) decides() bool {
+// decides reports whether a call is in a condition that has no column, and that it matters when postgres evaluates it. Postgres
+// does so first, or even when it plans the statement, unless a volatile function is in it. That is seen if it fails, as a cast might
+// to which no row would ever have come. And what a condition keeps from being evaluated does not fail: scalars says whether there is
+// such a thing.
+func (s *site) decides(scalars func() bool) bool {
 	at := len(s.around) - 1
 	for ; at >= 0; at-- {
 		a := s.around[at]
@@ -290,9 +292,33 @@ func (s *site) decides() bool {
 	if at < 0 {
 		return false
 	}
-	for _, a := range s.around[at+1:] {
-		if b, ok := a.node.Interface().(*pg_query.BoolExpr); !ok || b.Boolop != pg_query.BoolExprType_AND_EXPR {
-			return !hasOwnColumn(a.node)
+	inside := s.around[at+1:]
+	for len(inside) > 0 {
+		b, ok := inside[0].node.Interface().(*pg_query.BoolExpr)
+		if !ok || b.Boolop != pg_query.BoolExprType_AND_EXPR {
+			break
+		}
+		inside = inside[1:]
+	}
+	if len(inside) > 0 && hasOwnColumn(inside[0].node) {
+		return false
+	}
+	return slices.ContainsFunc(inside, mayFail) || scalars()
+}
+
+// mayFail reports whether an expression around a call might fail for some of its values. Comparisons of text never do.
+func mayFail(st step) bool {
+	switch e := st.node.Interface().(type) {
+	case *pg_query.BoolExpr, *pg_query.NullTest, *pg_query.List:
+		return false
+	case *pg_query.TypeCast:
+		name := e.TypeName.GetNames()
+		return len(name) == 0 || !slices.Contains([]string{"text", "varchar"}, name[len(name)-1].GetString_().GetSval())
+	case *pg_query.A_Expr:
+		switch e.Kind {
+		case pg_query.A_Expr_Kind_AEXPR_OP, pg_query.A_Expr_Kind_AEXPR_IN, pg_query.A_Expr_Kind_AEXPR_DISTINCT,
+			pg_query.A_Expr_Kind_AEXPR_NOT_DISTINCT:
+			return len(e.Name) != 1 || !slices.Contains([]string{"=", "<>", "<", "<=", ">", ">="}, e.Name[0].GetString_().GetSval())
 		}
 	}
 	return true

@@ -24,7 +24,7 @@ func (w *rewriter) checkHarvest() *Refusal {
 		case t.isSet || t.column == nil:
 		case t.direct && (t.form == formGet || t.form == formLookup && t.call.Over == nil && t.call.AggFilter == nil):
 			t.form = formArray
-		case t.form == formList || seen.by(t):
+		case seen.by(t):
 			return refuseBesideSet(w.position.of(t.at))
 		}
 	}
@@ -49,7 +49,7 @@ func (w *rewriter) arrays() (arrays []*target) {
 	return arrays
 }
 
-// visibility says which sets a get in an expression could come after.
+// visibility says which sets a get in an expression, or a list, could come after.
 type visibility struct {
 	// number are the numbers of the output columns.
 	number map[*pg_query.ResTarget]int
@@ -79,11 +79,14 @@ func (w *rewriter) visible(sets []*target) visibility {
 	return v
 }
 
-// by reports whether a get may be evaluated after a set of its key.
+// by reports whether a get may be evaluated after a set of its key, or a list after any set.
 func (v *visibility) by(t *target) bool {
 	limit := math.MaxInt
 	if v.single {
 		limit = v.number[t.column]
+	}
+	if t.form == formList {
+		return v.everything < limit
 	}
 	a := &t.args[0]
 	if !a.known || a.isParam {

@@ -167,7 +167,7 @@ const (
 	// ROLLBACK with AND CHAIN, which leave a block open.
 	ControlWithin
 	// ControlNeedsBlock runs in a transaction block only, for which that of a query string counts: DECLARE without HOLD,
-	// LOCK, SET LOCAL and the like.
+	// LOCK, SET LOCAL and the like. Or, as CALL and DO, it could end the transaction itself if it were in no block.
 	ControlNeedsBlock
 	// ControlCopyIn is COPY FROM STDIN.
 	ControlCopyIn
