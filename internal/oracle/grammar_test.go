@@ -187,6 +187,12 @@ func (g *grammar) bool(depth int) string {
 		}
 	case 9:
 		return g.text(d) + " IN (SELECT " + g.pick("key", "value") + " FROM raftable())"
+	case 10:
+		if len(g.ints) > 0 && g.in(2) { // what would fail, if a row came to it
+			fails := g.pick("raftable('f')::int = 1", "1 / (raftable('n')::int - raftable('n')::int) = 1", "raftable('a')::date IS NULL",
+				"(raftable('f') = 'off' OR raftable('f')::int IN (1, 2))")
+			return "(" + g.pick(g.ints...) + " > 1000 AND " + fails + ")"
+		}
 	}
 	return g.text(0) + " = " + g.text(0)
 }
