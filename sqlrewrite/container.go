@@ -292,18 +292,20 @@ func (s *site) decides(scalars func() bool) bool {
 	if at < 0 {
 		return false
 	}
+	// Postgres takes AND, OR and NOT apart where it can: what is below them may become a condition of its own.
 	inside := s.around[at+1:]
-	for len(inside) > 0 {
-		b, ok := inside[0].node.Interface().(*pg_query.BoolExpr)
-		if !ok || b.Boolop != pg_query.BoolExprType_AND_EXPR {
-			break
-		}
+	for len(inside) > 0 && isLogic(inside[0]) {
 		inside = inside[1:]
 	}
 	if len(inside) > 0 && hasOwnColumn(inside[0].node) {
 		return false
 	}
 	return slices.ContainsFunc(inside, mayFail) || scalars()
+}
+
+func isLogic(st step) bool {
+	_, ok := st.node.Interface().(*pg_query.BoolExpr)
+	return ok
 }
 
 // mayFail reports whether an expression around a call might fail for some of its values. Comparisons of text never do.
