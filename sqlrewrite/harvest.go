@@ -53,8 +53,9 @@ func (w *rewriter) arrays() (arrays []*target) {
 type visibility struct {
 	// number are the numbers of the output columns.
 	number map[*pg_query.ResTarget]int
-	// single says that there is one row at most, so that only sets in columns further left can matter.
-	single bool
+	// single says that there is one row at most, so that only sets in columns further left can matter; but for the rows that lists among
+	// the columns make, which are read before all of them.
+	single, lists bool
 	// Of the sets of each constant key, of those of keys that only postgres knows, and of all: the number of the first column.
 	first      map[string]int
 	computed   int
@@ -63,6 +64,7 @@ type visibility struct {
 
 func (w *rewriter) visible(sets []*target) visibility {
 	v := visibility{number: map[*pg_query.ResTarget]int{}, single: w.single(), first: map[string]int{}, computed: math.MaxInt, everything: math.MaxInt}
+	v.lists = slices.ContainsFunc(w.targets, func(t target) bool { return rowsOfList(&t) })
 	for i, n := range w.columns() {
 		v.number[n.GetResTarget()] = i
 	}
@@ -82,7 +84,7 @@ func (w *rewriter) visible(sets []*target) visibility {
 // by reports whether a get may be evaluated after a set of its key, or a list after any set.
 func (v *visibility) by(t *target) bool {
 	limit := math.MaxInt
-	if v.single {
+	if v.single && (!v.lists || rowsOfList(t)) {
 		limit = v.number[t.column]
 	}
 	if t.form == formList {
@@ -95,6 +97,9 @@ func (v *visibility) by(t *target) bool {
 	n, ok := v.first[a.value]
 	return !a.null && (v.computed < limit || ok && n < limit)
 }
+
+// rowsOfList reports whether a call makes rows of a statement by standing among its columns.
+func rowsOfList(t *target) bool { return t.form == formList && t.column != nil && !t.inSubselect() }
 
 // key is the argument that is the key.
 func (t *target) key() *callArg {

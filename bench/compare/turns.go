@@ -131,10 +131,11 @@ func startWorker(ctx context.Context, c candidate, mode, clients string) (*worke
 	if err := w.cmd.Start(); err != nil {
 		return nil, err
 	}
+	go w.listen(said)
 	if err := w.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		w.kill()
 		return nil, err
 	}
-	go w.listen(said)
 	return w, nil
 }
 
