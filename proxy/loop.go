@@ -49,6 +49,7 @@ type loop struct {
 	brought int       // events, by these waits
 	polled  [loopBatch]unix.EpollEvent
 	outbox  outbox
+	way     giveWay
 
 	hotAfter     int  // see there
 	hot          bool // see heat
@@ -83,10 +84,11 @@ const loopBatch = 128
 const yieldEvery = 8 * time.Millisecond
 
 // After a wait longer than longWait the loop rests so many times, since long waits seldom come alone. So it does after
-// another goroutine was given something to do, which also seldom comes alone.
+// another goroutine was given something to do, which also seldom comes alone. To rest costs as much as half a statement more; to
+// rest no more after such a wait, as much as ten statements, once: see epollWait.
 const (
 	longWait   = 5 * time.Millisecond
-	restsAfter = 16
+	restsAfter = 8
 )
 
 // What events mean for the one who reads and for the one who writes.
@@ -96,9 +98,13 @@ const (
 	eventRoom = unix.EPOLLOUT | unix.EPOLLHUP | unix.EPOLLERR
 )
 
-// newLoop starts a loop, with an io_uring if it is given one, which is the loop's then. See constant hotAfter.
-func newLoop(ring *uring, hotAfter int) (*loop, error) {
+// newLoop starts a loop, with an io_uring if it is given one, which is the loop's then. See constant hotAfter;
+// noBatch forbids what giveWay does.
+func newLoop(ring *uring, hotAfter int, noBatch bool) (*loop, error) {
 	l := &loop{ring: ring, epoll: -1, wake: -1, done: make(chan struct{}), calm: hotAfter, hotAfter: hotAfter}
+	if l.way.off = noBatch; !noBatch {
+		l.way.open()
+	}
 	l.settledCond.L = &l.mu
 	err := l.open()
 	if err != nil {
@@ -127,6 +133,7 @@ func (l *loop) close() {
 	if l.rest != nil {
 		l.rest.close()
 	}
+	l.way.close()
 	for _, fd := range []int{l.wake, l.epoll} {
 		if fd >= 0 {
 			unix.Close(fd)
@@ -194,6 +201,7 @@ func (l *loop) run() {
 		}
 		if l.wait() {
 			l.cool()
+			l.way.end()
 			close(l.done)
 			return
 		}
@@ -241,30 +249,21 @@ func (l *loop) handle(e *event, buf *[bufferSize]byte) bool {
 
 // wait waits for events, and says whether the loop has been stopped.
 func (l *loop) wait() (stopped bool) {
-	if l.woke || l.ready.Sub(l.yielded) > yieldEvery {
+	switch {
+	case l.woke:
 		l.flush()
-		if l.woke {
-			l.disturbed()
-		}
+		l.disturbed()
 		// What was woken may wait for this very processor, which would be kept during the system call.
 		runtime.Gosched()
 		l.woke, l.yielded = false, l.ready
+	case l.ready.Sub(l.yielded) > yieldEvery:
+		l.flush()
+		l.yield()
+		l.yielded = l.ready
 	}
 	l.weigh()
 	l.at, l.n = 0, 0
-	rests := l.rests > 0
-	switch {
-	case rests:
-		l.rests--
-		if l.hot {
-			l.calm = l.hotAfter
-			l.cool()
-		}
-	case l.calm > 0:
-		l.calm--
-	case l.ring != nil && !l.hot:
-		l.heat()
-	}
+	rests := l.temper()
 	if !l.hot {
 		l.flush()
 	}
@@ -286,8 +285,30 @@ func (l *loop) wait() (stopped bool) {
 	return l.stopped
 }
 
+// temper decides on how the loop waits next, and says whether it rests.
+func (l *loop) temper() (rests bool) {
+	if l.rests > 0 {
+		l.rests--
+		if l.hot {
+			l.calm = l.hotAfter
+			l.cool()
+		}
+		l.way.end()
+		return true
+	}
+	switch {
+	case l.calm > 0:
+		l.calm--
+	case l.ring != nil && !l.hot:
+		l.heat()
+	}
+	l.way.look(l.ready)
+	return false
+}
+
 // disturbed is called when other goroutines need the processor.
 func (l *loop) disturbed() {
 	l.rests, l.calm = restsAfter, l.hotAfter
 	l.cool()
+	l.way.end()
 }

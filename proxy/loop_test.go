@@ -87,7 +87,7 @@ func newLoopServerThat(t testing.TB, way string, cfg Config) *Server {
 		t.Fatal(err)
 	}
 	srv.waits(way)
-	l, err := newLoop(srv.newRing(), srv.hotAfter)
+	l, err := srv.newLoop()
 	if err != nil {
 		t.Fatal(err)
 	}

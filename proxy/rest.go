@@ -41,10 +41,10 @@ func (r *rest) wait(epoll int, ready func() bool) bool {
 		return true
 	}
 	event := unix.EpollEvent{Events: unix.EPOLLIN}
-	if err := unix.EpollCtl(r.fd, unix.EPOLL_CTL_ADD, epoll, &event); err != nil {
+	if err := epollControl(r.fd, unix.EPOLL_CTL_ADD, epoll, &event); err != nil {
 		return false
 	}
-	defer func() { _ = unix.EpollCtl(r.fd, unix.EPOLL_CTL_DEL, epoll, &event) }()
+	defer func() { _ = epollControl(r.fd, unix.EPOLL_CTL_DEL, epoll, &event) }()
 	return r.raw.Read(func(uintptr) bool { return ready() }) == nil
 }
 

@@ -34,6 +34,8 @@ type Config struct {
 	InspectLimit int
 	// NoIOUring has event loops wait with epoll even where there is io_uring.
 	NoIOUring bool
+	// NoSchedBatch leaves the threads of event loops in the scheduling class that they have.
+	NoSchedBatch bool
 	// PlanCache is how many bytes of memory the cache of plans may take, roughly. Default 16 MiB.
 	PlanCache int
 	// Linearizable makes gets and lists see all that was acknowledged anywhere.
@@ -293,13 +295,18 @@ func (s *Server) mayStart(c net.Conn, startup *startup, access *access, tooMany 
 // startLoops starts the event loops: as many as can be busy while the rest of the process still gets its share.
 func (s *Server) startLoops() {
 	for range max(1, runtime.GOMAXPROCS(0)/2) {
-		l, err := newLoop(s.newRing(), s.hotAfter)
+		l, err := s.newLoop()
 		if err != nil {
 			s.cfg.Logger.Warn().Err(err).Msg("no event loop, sessions cost more")
 			return
 		}
 		s.loops = append(s.loops, l)
 	}
+}
+
+// newLoop starts another loop.
+func (s *Server) newLoop() (*loop, error) {
+	return newLoop(s.newRing(), s.hotAfter, s.cfg.NoSchedBatch)
 }
 
 // newRing is the io_uring of another loop, nil for none.

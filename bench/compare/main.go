@@ -21,7 +21,6 @@ import (
 
 var (
 	program = flag.String("raftproxy", "bin/raftproxy", "the binary to measure")
-	other   = flag.String("other", "", "another one to measure beside it, perhaps with settings, such as \"bin/raftproxy --io-uring off\"")
 	seconds = flag.Int("seconds", 3, "seconds of a run of pgbench that count")
 	warmUp  = flag.Int("warm-up", 2, "seconds before that, which do not count")
 	rounds  = flag.Int("rounds", 5, "runs of every figure, of which the median counts")
@@ -31,6 +30,9 @@ var (
 	which   = flag.String("suite", "forward", "suites to run, separated by commas, or all: "+strings.Join(suiteNames(), ", "))
 	into    = flag.String("into", "", "a Markdown file whose figures, between the marks of docs/performance.md, are replaced")
 )
+
+// others are commands that run other raftproxies, to be measured beside the one that counts.
+var others []string
 
 // suite is one table.
 type suite struct {
@@ -63,6 +65,11 @@ type bench struct {
 }
 
 func main() {
+	flag.Func("other", "another one to measure beside it, perhaps with settings, such as \"bin/raftproxy --io-uring off\"; may be repeated",
+		func(command string) error {
+			others = append(others, command)
+			return nil
+		})
 	flag.Parse()
 	log.SetFlags(0)
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)

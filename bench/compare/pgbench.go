@@ -20,6 +20,7 @@ type candidate struct {
 	port int
 	pid  int // of the proxy; 0 for none
 
+	other   bool                       // a raftproxy, but not the one that counts
 	scripts func(mode string) []string // of pgbench, as file names; nil for the built-in select-only one
 }
 

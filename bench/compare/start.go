@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -19,10 +20,12 @@ import (
 const (
 	postgresName  = "PostgreSQL"
 	raftproxyName = "raftproxy"
-	otherName     = "the other raftproxy"
 	pgbouncerName = "PgBouncer"
 	haproxyName   = "HAProxy"
 )
+
+// otherName is the name of a raftproxy that others runs.
+func otherName(command string) string { return "`" + filepath.Base(command) + "`" }
 
 // startAll runs the proxies. Those that are not installed are left out. stop ends them all.
 func startAll(ctx context.Context, pg *pgtest.Server, dir string) (all []candidate, stop func(), err error) {
@@ -39,10 +42,10 @@ func startAll(ctx context.Context, pg *pgtest.Server, dir string) (all []candida
 		begin func(pg *pgtest.Server, dir string, port int) (*exec.Cmd, error)
 	}
 	starters := []starter{{raftproxyName, raftproxy(*program)}, {pgbouncerName, pgbouncer}, {haproxyName, haproxy}}
-	if *other != "" {
-		starters = append(starters, starter{otherName, raftproxy(*other)})
+	for _, command := range others {
+		starters = append(starters, starter{otherName(command), raftproxy(command)})
 	}
-	for _, p := range starters {
+	for i, p := range starters {
 		port, err := freePort()
 		if err != nil {
 			return all, stop, err
@@ -55,7 +58,7 @@ func startAll(ctx context.Context, pg *pgtest.Server, dir string) (all []candida
 		if err != nil {
 			return all, stop, fmt.Errorf("%s: %w", p.name, err)
 		}
-		out, err := os.Create(filepath.Join(dir, p.name+".log"))
+		out, err := os.Create(filepath.Join(dir, strconv.Itoa(i)+".log"))
 		if err != nil {
 			return all, stop, err
 		}
@@ -68,7 +71,7 @@ func startAll(ctx context.Context, pg *pgtest.Server, dir string) (all []candida
 			said, _ := os.ReadFile(out.Name())
 			return all, stop, fmt.Errorf("%s: %w: %s", p.name, err, said)
 		}
-		all = append(all, candidate{name: p.name, port: port, pid: cmd.Process.Pid})
+		all = append(all, candidate{name: p.name, port: port, pid: cmd.Process.Pid, other: strings.HasPrefix(p.name, "`")})
 	}
 	return all, stop, nil
 }

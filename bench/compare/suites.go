@@ -18,19 +18,32 @@ func (b *bench) forward() error {
 	b.say("Transactions per second, and CPU time of the proxy for each.\n\n")
 	heading := "raftproxy against the best of the other proxies: throughput, CPU"
 	return b.table(b.all, "simple,extended,prepared", "1,8,32", heading, func(_ string, r []result) string {
-		ours := slices.IndexFunc(b.all, func(c candidate) bool { return c.name == raftproxyName })
-		var tps, cpu bar
+		var said []string
 		for i, c := range b.all {
-			if c.pid != 0 && i != ours && c.name != otherName {
-				tps = worse(tps, atLeast(1, r[ours].tps, r[i].tps))
-				cpu = worse(cpu, atMost(1, r[ours].cpu, r[i].cpu))
+			switch {
+			case c.name == raftproxyName:
+				said = slices.Insert(said, 0, b.against(i, r))
+			case c.other:
+				said = append(said, c.name+" "+b.against(i, r))
 			}
 		}
-		if cpu.ratios == nil {
-			return "no other proxy is installed"
-		}
-		return verdict(tps, cpu)
+		return strings.Join(said, "; ")
 	})
+}
+
+// against compares a raftproxy's results with those of the better ones of the other proxies.
+func (b *bench) against(ours int, r []result) string {
+	var tps, cpu bar
+	for i, c := range b.all {
+		if c.pid != 0 && c.name != raftproxyName && !c.other {
+			tps = worse(tps, atLeast(1, r[ours].tps, r[i].tps))
+			cpu = worse(cpu, atMost(1, r[ours].cpu, r[i].cpu))
+		}
+	}
+	if cpu.ratios == nil {
+		return "no other proxy is installed"
+	}
+	return verdict(tps, cpu)
 }
 
 // pair gives PostgreSQL and raftproxy.

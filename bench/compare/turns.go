@@ -43,6 +43,9 @@ func (b *bench) measure(all []candidate, mode, clients string) ([]result, error)
 
 // round gives what the workers of a round came to, which have ended.
 func (b *bench) round(all []candidate, mode, clients string) ([]*worker, error) {
+	if err := b.endServers(); err != nil {
+		return nil, err
+	}
 	var workers []*worker
 	defer func() {
 		for _, w := range workers {
@@ -73,6 +76,14 @@ func (b *bench) round(all []candidate, mode, clients string) ([]*worker, error) 
 		}
 	}
 	return workers, b.ctx.Err()
+}
+
+// endServers ends PostgreSQL's server processes, so that all candidates begin with new ones. PgBouncer would have those of the round
+// before, which have by then found their way into the shared memory, a page fault for each page.
+func (b *bench) endServers() error {
+	postgres, _ := b.candidate(postgresName)
+	return sql(b.ctx, postgres.port, "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "+
+		"WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()")
 }
 
 // worker is a pgbench that works only when it is told to.
@@ -167,7 +178,7 @@ func (w *worker) work(d time.Duration) error {
 var progressLine = regexp.MustCompile(`^progress: ([0-9.]+) s, ([0-9.]+) tps`)
 
 // listen reads what pgbench says once a second: how many transactions it has done. It does not count before the warm-up is over:
-// servers that have just been started are slow at first, and PgBouncer, for one, has those of the run before.
+// servers that have just been started are slow at first.
 func (w *worker) listen(said io.Reader) {
 	defer close(w.told)
 	for lines := bufio.NewScanner(said); lines.Scan(); {

@@ -61,6 +61,7 @@ func proxyConfig(s *config.Settings, table proxy.Table, log zerolog.Logger) prox
 		SetTimeout:     s.SetTimeout,
 		InspectLimit:   int(s.InspectLimit),
 		NoIOUring:      s.IOUring == "off",
+		NoSchedBatch:   s.SchedBatch == "off",
 		Linearizable:   s.Consistency == "linearizable",
 		Access:         accessRules(s),
 	}

@@ -48,6 +48,7 @@ func (s *Settings) Check() []Fault {
 	s.checkLimits(&f)
 	s.checkRaft(&f)
 	f.oneOf("io-uring", s.IOUring, "auto", "off")
+	f.oneOf("sched-batch", s.SchedBatch, "auto", "off")
 	f.oneOf("consistency", s.Consistency, "local", "linearizable")
 	f.oneOf("log-level", s.LogLevel, "debug", "info", "warn", "error")
 	f.oneOf("log-format", s.LogFormat, "json", "console")

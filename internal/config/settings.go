@@ -31,6 +31,7 @@ type Settings struct {
 	DrainTimeout   time.Duration `name:"drain-timeout" env:"RAFTPROXY_DRAIN_TIMEOUT" default:"30s" group:"Clients" help:"Time for sessions to end by themselves after SIGTERM, before they are closed."`
 	InspectLimit   Size          `name:"inspect-limit" env:"RAFTPROXY_INSPECT_LIMIT" default:"16MiB" group:"Clients" help:"Size of the largest statement that is looked through for raftable() calls; larger ones are forwarded as they are."`
 	IOUring        string        `name:"io-uring" env:"RAFTPROXY_IO_URING" default:"auto" group:"Clients" help:"How to wait for sockets: auto (with io_uring where the system has it and allows it, else with epoll) or off (with epoll)."`
+	SchedBatch     string        `name:"sched-batch" env:"RAFTPROXY_SCHED_BATCH" default:"auto" group:"Clients" help:"The scheduling class of threads that forward: auto (SCHED_BATCH, which interrupts nobody, while that takes no time) or off (the one that raftproxy was started in)."`
 
 	ClientTLS       string   `name:"client-tls" env:"RAFTPROXY_CLIENT_TLS" default:"off" group:"Security" help:"TLS for clients: off, allow (those that ask for it) or require (clients without it are refused, but for those on unix sockets). SIGHUP reloads it."`
 	ClientTLSCert   string   `name:"client-tls-cert" env:"RAFTPROXY_CLIENT_TLS_CERT" placeholder:"FILE" group:"Security" help:"PEM file with the certificate that clients see, and those between it and its authority. SIGHUP reloads it."`
