@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"bytes"
+	"fmt"
+	"os"
 	"runtime"
 	"strconv"
 	"syscall"
@@ -56,12 +58,20 @@ const (
 // beside one program that computes for about as long as it runs, and beside several for ten times as long.
 func (u usage) tooLong() bool { return u.waited > u.ran/2+waitAllowed }
 
-// open finds out whether a thread can give way at all. Whoever has been given another class than programs have if nobody says otherwise
-// keeps it.
-func (g *giveWay) open() {
-	if _, ok := g.account.open(); !ok || !ownClass() {
-		g.off = true
+// open makes g ready for use, and says why no thread can give way. Those that have been given another class than threads have by
+// themselves keep it.
+func (g *giveWay) open() error {
+	class, _, errno := syscall.RawSyscall(unix.SYS_SCHED_GETSCHEDULER, 0, 0, 0)
+	switch {
+	case errno != 0:
+		return os.NewSyscallError("sched_getscheduler", errno)
+	case class != unix.SCHED_NORMAL:
+		return fmt.Errorf("the process has scheduling class %d of its own", class)
 	}
+	g.off = false
+	err := g.begin()
+	g.end()
+	return err
 }
 
 // look is called before each wait of a loop that is busy; now is about the present time. It may have the thread give way, or no more.
@@ -70,7 +80,7 @@ func (g *giveWay) look(now time.Time) {
 	case g.off:
 	case !g.now:
 		if !now.Before(g.until) {
-			g.begin()
+			_ = g.begin() // if it cannot now, it need not try again
 		}
 	default:
 		if g.looks--; g.looks > 0 {
@@ -83,16 +93,19 @@ func (g *giveWay) look(now time.Time) {
 	}
 }
 
-// begin has the thread give way.
-func (g *giveWay) begin() {
+// begin has the thread give way, or else says why it cannot.
+func (g *giveWay) begin() (err error) {
 	runtime.LockOSThread()
-	var ok bool
-	if g.last, ok = g.account.open(); ok && setScheduler(unix.SCHED_BATCH) == 0 {
-		g.now, g.looks = true, lookEvery
-		return
+	if g.last, err = g.account.open(); err == nil {
+		err = setScheduler(unix.SCHED_BATCH)
 	}
-	g.off = true
-	runtime.UnlockOSThread()
+	if err != nil {
+		g.off = true
+		runtime.UnlockOSThread()
+		return err
+	}
+	g.now, g.looks = true, lookEvery
+	return nil
 }
 
 // end gives the thread its own class back, if it gives way.
@@ -135,17 +148,16 @@ func (g *giveWay) add() {
 func (g *giveWay) close() { g.account.close() }
 
 // setScheduler gives the calling thread a scheduling class.
-func setScheduler(class uintptr) syscall.Errno {
+func setScheduler(class uintptr) error {
 	var param struct{ priority int32 }
 	_, _, errno := syscall.RawSyscall(unix.SYS_SCHED_SETSCHEDULER, 0, class, uintptr(unsafe.Pointer(&param)))
-	return errno
+	if errno != 0 {
+		return os.NewSyscallError("sched_setscheduler", errno)
+	}
+	return nil
 }
 
-// ownClass says whether the calling thread has the class that threads have.
-func ownClass() bool {
-	class, _, errno := syscall.RawSyscall(unix.SYS_SCHED_GETSCHEDULER, 0, 0, 0)
-	return errno == 0 && class == unix.SCHED_NORMAL
-}
+const schedstatFile = "/proc/thread-self/schedstat"
 
 // schedstat is the kernel's account of a thread.
 type schedstat struct {
@@ -155,20 +167,24 @@ type schedstat struct {
 }
 
 // open opens the account of the calling thread, and says what is in it.
-func (s *schedstat) open() (u usage, ok bool) {
+func (s *schedstat) open() (u usage, err error) {
 	tid := unix.Gettid()
 	if tid == s.tid {
-		if u, ok = s.read(); ok { // or else it was that of a thread before
-			return u, true
+		if u, ok := s.read(); ok { // or else it was that of a thread before
+			return u, nil
 		}
 	}
-	file, err := unix.Open("/proc/thread-self/schedstat", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	file, err := unix.Open(schedstatFile, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	s.close()
 	if err != nil {
-		return u, false
+		return u, &os.PathError{Op: "open", Path: schedstatFile, Err: err}
 	}
 	s.tid, s.file = tid, file
-	return s.read()
+	u, ok := s.read()
+	if !ok {
+		return u, fmt.Errorf("%s does not say how long the thread ran and waited", schedstatFile)
+	}
+	return u, nil
 }
 
 func (s *schedstat) close() {

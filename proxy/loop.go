@@ -98,13 +98,9 @@ const (
 	eventRoom = unix.EPOLLOUT | unix.EPOLLHUP | unix.EPOLLERR
 )
 
-// newLoop starts a loop, with an io_uring if it is given one, which is the loop's then. See constant hotAfter;
-// noBatch forbids what giveWay does.
-func newLoop(ring *uring, hotAfter int, noBatch bool) (*loop, error) {
-	l := &loop{ring: ring, epoll: -1, wake: -1, done: make(chan struct{}), calm: hotAfter, hotAfter: hotAfter}
-	if l.way.off = noBatch; !noBatch {
-		l.way.open()
-	}
+// newLoop starts a loop, with an io_uring if it is given one, which is the loop's then, like way. See constant hotAfter.
+func newLoop(ring *uring, way giveWay, hotAfter int) (*loop, error) {
+	l := &loop{ring: ring, way: way, epoll: -1, wake: -1, done: make(chan struct{}), calm: hotAfter, hotAfter: hotAfter}
 	l.settledCond.L = &l.mu
 	err := l.open()
 	if err != nil {

@@ -306,7 +306,13 @@ func (s *Server) startLoops() {
 
 // newLoop starts another loop.
 func (s *Server) newLoop() (*loop, error) {
-	return newLoop(s.newRing(), s.hotAfter, s.cfg.NoSchedBatch)
+	way := giveWay{off: true}
+	if !s.cfg.NoSchedBatch {
+		if err := way.open(); err != nil {
+			s.cfg.Logger.Info().Err(err).Msg("no SCHED_BATCH, forwarding takes more processor time")
+		}
+	}
+	return newLoop(s.newRing(), way, s.hotAfter)
 }
 
 // newRing is the io_uring of another loop, nil for none.

@@ -153,7 +153,8 @@ func startWorker(ctx context.Context, c candidate, mode, clients string) (*worke
 // work gives the worker a turn.
 func (w *worker) work(d time.Duration) error {
 	w.mu.Lock()
-	w.since, w.usedBefore = time.Now(), cpuTime(w.c.pid)
+	w.usedBefore = cpuTime(w.c.pid)
+	w.since = time.Now()
 	w.mu.Unlock()
 	if err := w.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		return err
