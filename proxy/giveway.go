@@ -50,7 +50,7 @@ const (
 	// After it has waited for too long the thread does not give way for a time, which is twice as long each time. If that has gone well
 	// for steady times as long, the next time is the shortest again.
 	pauseMin = 100 * time.Millisecond
-	pauseMax = 12800 * time.Millisecond
+	pauseMax = 1600 * time.Millisecond
 	steady   = 10
 )
 
@@ -68,9 +68,9 @@ func (g *giveWay) open() error {
 	case class != unix.SCHED_NORMAL:
 		return fmt.Errorf("the process has scheduling class %d of its own", class)
 	}
-	g.off = false
 	err := g.begin()
 	g.end()
+	g.off = err != nil
 	return err
 }
 
@@ -80,14 +80,16 @@ func (g *giveWay) look(now time.Time) {
 	case g.off:
 	case !g.now:
 		if !now.Before(g.until) {
-			_ = g.begin() // if it cannot now, it need not try again
+			if g.begin() != nil { // it has no descriptors, perhaps
+				g.interrupt(now)
+			}
 		}
 	default:
 		if g.looks--; g.looks > 0 {
 			return
 		}
 		g.looks = lookEvery
-		if g.add(); g.sum.tooLong() {
+		if !g.add() || g.sum.tooLong() {
 			g.end()
 		}
 	}
@@ -100,7 +102,6 @@ func (g *giveWay) begin() (err error) {
 		err = setScheduler(unix.SCHED_BATCH)
 	}
 	if err != nil {
-		g.off = true
 		runtime.UnlockOSThread()
 		return err
 	}
@@ -114,10 +115,10 @@ func (g *giveWay) end() {
 		return
 	}
 	g.now = false
-	g.add()
+	ok := g.add()
 	_ = setScheduler(unix.SCHED_NORMAL) // which every thread may have
 	runtime.UnlockOSThread()
-	if g.sum.tooLong() {
+	if !ok || g.sum.tooLong() {
 		g.interrupt(time.Now())
 	}
 }
@@ -131,11 +132,11 @@ func (g *giveWay) interrupt(now time.Time) {
 	g.until, g.sum = now.Add(g.pause), usage{}
 }
 
-// add adds what the account says.
-func (g *giveWay) add() {
+// add adds what the account says, and says whether it could.
+func (g *giveWay) add() bool {
 	u, ok := g.account.read()
 	if !ok {
-		return
+		return false
 	}
 	g.sum.ran += u.ran - g.last.ran
 	g.sum.waited += u.waited - g.last.waited
@@ -143,6 +144,7 @@ func (g *giveWay) add() {
 	for g.sum.ran > usageKept {
 		g.sum.ran, g.sum.waited = g.sum.ran/2, g.sum.waited/2
 	}
+	return true
 }
 
 func (g *giveWay) close() { g.account.close() }
@@ -181,7 +183,7 @@ func (s *schedstat) open() (u usage, err error) {
 	}
 	s.tid, s.file = tid, file
 	u, ok := s.read()
-	if !ok {
+	if !ok || u.ran == 0 { // kernels that keep no account may have one of zeros
 		return u, fmt.Errorf("%s does not say how long the thread ran and waited", schedstatFile)
 	}
 	return u, nil

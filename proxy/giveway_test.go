@@ -81,7 +81,7 @@ func accountOf(t *testing.T, g *giveWay) (write func(ran, waited time.Duration))
 			t.Fatal(err)
 		}
 	}
-	write(0, 0)
+	write(1, 0)
 	file, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -96,7 +96,7 @@ func TestGiveWayPauses(t *testing.T) {
 	mayGiveWay(t)
 	var g giveWay
 	write := accountOf(t, &g)
-	var ran, waited time.Duration
+	ran, waited := time.Duration(1), time.Duration(0)
 	spend := func(r, w time.Duration) {
 		ran, waited = ran+r, waited+w
 		write(ran, waited)
@@ -152,7 +152,7 @@ func TestGiveWayAccounts(t *testing.T) {
 			t.Fatal("it gives way though it waits for too long, again and again")
 		}
 		g.look(g.until)
-		write(i*100*time.Microsecond, i*time.Millisecond)
+		write(1+i*100*time.Microsecond, i*time.Millisecond)
 		g.end()
 	}
 }
@@ -190,6 +190,66 @@ func TestGivesNoWay(t *testing.T) {
 		lt.turn(t)
 		if tids := givingWay(); len(tids) > 0 {
 			t.Fatalf("threads %v give way", tids)
+		}
+	}
+}
+
+// TestYield has another goroutine run when a loop yields, the thread of which is free, its own, or that of one who gives way.
+func TestYield(t *testing.T) {
+	for _, procs := range []int{1, 2} {
+		for _, hot := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%d processors, hot %v", procs, hot), func(t *testing.T) {
+				defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(procs))
+				l := stillLoop(t)
+				if l.way.open() != nil {
+					l.way.off = true
+				}
+				if hot {
+					l.heat()
+				}
+				l.way.look(time.Now())
+				ran := make(chan struct{})
+				go close(ran)
+				for yields := 0; ; yields++ {
+					l.yield()
+					select {
+					case <-ran:
+						l.cool()
+						l.way.end()
+						return
+					default:
+					}
+					if yields == 1000 {
+						t.Fatal("a goroutine that is ready does not run")
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestRestEnds has a loop rest and not rest by turns: it hears of what comes in either case.
+func TestRestEnds(t *testing.T) {
+	l := stillLoop(t)
+	sd, peer := stillSide(t, l, "unix")
+	for i := range 20 {
+		for rests := range 2 {
+			if rests == 0 {
+				l.rest.end(l.epoll)
+			}
+			for sent := range 3 {
+				if _, err := peer.Write([]byte("x")); err != nil {
+					t.Fatal(err)
+				}
+				l.at, l.n = 0, 0
+				l.waitCalm(rests == 1)
+				if l.n != 1 || l.events[0].side != sd {
+					t.Fatalf("turn %d, rests %d, byte %d: %d events", i, rests, sent, l.n)
+				}
+				if n, errno := sd.sock.receive(make([]byte, 8)); n != 1 || errno != 0 {
+					t.Fatalf("received %d bytes, %v", n, errno)
+				}
+			}
 		}
 	}
 }

@@ -298,6 +298,7 @@ func (l *loop) temper() (rests bool) {
 	case l.ring != nil && !l.hot:
 		l.heat()
 	}
+	l.rest.end(l.epoll)
 	l.way.look(l.ready)
 	return false
 }

@@ -12,10 +12,13 @@ import (
 // that. It is cheaper only as long as waits are short and nobody else has work. Otherwise the loop waits in the runtime's own
 // poller: epoll sets can be watched like sockets. There is a set in between, since the runtime must not hear of what
 // happens while the loop waits by itself.
+//
+// To put the loop's set into that one the kernel looks at every socket that is in it. So it stays there from one rest to the next.
 type rest struct {
-	file *os.File // the set in between, which has the loop's set during a wait
-	raw  syscall.RawConn
-	fd   int // of file
+	file     *os.File // the set in between, which has the loop's set during a wait
+	raw      syscall.RawConn
+	fd       int  // of file
+	attached bool // it has the loop's set
 }
 
 func newRest() (*rest, error) {
@@ -40,12 +43,31 @@ func (r *rest) wait(epoll int, ready func() bool) bool {
 	if ready() {
 		return true
 	}
-	event := unix.EpollEvent{Events: unix.EPOLLIN}
-	if err := epollControl(r.fd, unix.EPOLL_CTL_ADD, epoll, &event); err != nil {
+	if r.listen(epoll, unix.EPOLLIN) != nil {
 		return false
 	}
-	defer func() { _ = epollControl(r.fd, unix.EPOLL_CTL_DEL, epoll, &event) }()
+	defer func() { _ = r.listen(epoll, 0) }()
 	return r.raw.Read(func(uintptr) bool { return ready() }) == nil
+}
+
+// listen has the runtime hear of events in the loop's set, or of none.
+func (r *rest) listen(epoll int, events uint32) error {
+	event := unix.EpollEvent{Events: events}
+	if r.attached {
+		return epollControl(r.fd, unix.EPOLL_CTL_MOD, epoll, &event)
+	}
+	// This may take long where there are many sockets, so that the scheduler is told.
+	err := os.NewSyscallError("epoll_ctl", unix.EpollCtl(r.fd, unix.EPOLL_CTL_ADD, epoll, &event))
+	r.attached = err == nil
+	return err
+}
+
+// end is called before the loop waits by itself, where a set that looks at its own would be in the way.
+func (r *rest) end(epoll int) {
+	if r.attached {
+		r.attached = false
+		_ = epollControl(r.fd, unix.EPOLL_CTL_DEL, epoll, &unix.EpollEvent{})
+	}
 }
 
 func (r *rest) close() { r.file.Close() }

@@ -7,17 +7,19 @@ import (
 
 // yield lets goroutines run that wait for the loop's processor.
 func (l *loop) yield() {
-	l.way.end()
-	if l.hot {
-		// A thread that is one goroutine's cannot run others: yet another thread would have to, and give the processor back.
-		runtime.UnlockOSThread()
-		defer runtime.LockOSThread()
+	if l.hot || runtime.GOMAXPROCS(0) == 1 {
+		// The thread of a hot loop cannot run others, so other threads are needed. And where there is one processor only, no thread is
+		// woken; but then others may wait in a queue that goyield does not look at.
+		runtime.Gosched()
+		return
 	}
+	l.way.end()
 	goyield()
 }
 
-// goyield is like runtime.Gosched. But that wakes another thread, to look whether there is something to do, which costs as much as
-// a statement, and may end with the loop on that other thread. The runtime leaves this function to be used so.
+// goyield is like runtime.Gosched for those who wait for this very processor. But runtime.Gosched also wakes another thread, to look
+// whether there is something to do, which costs as much as a statement, and puts the loop where that thread finds it. The runtime
+// leaves this function to be used so.
 //
 //go:linkname goyield runtime.goyield
 func goyield()

@@ -55,7 +55,7 @@ func (b *bench) table(all []candidate, otherModes, otherClients, heading string,
 }
 
 // cpuTime is what a process has used, from the scheduler's own account: 0 if there is none. It is asked for during turns, so it must not
-// take longer for a process with more threads.
+// take much longer for a process with more threads.
 func cpuTime(pid int) time.Duration {
 	var used unix.Timespec
 	const schedulerClock = 2 // CPUCLOCK_SCHED of the kernel

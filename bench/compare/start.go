@@ -25,7 +25,10 @@ const (
 )
 
 // otherName is the name of a raftproxy that others runs.
-func otherName(command string) string { return "`" + filepath.Base(command) + "`" }
+func otherName(command string) string {
+	program, settings, _ := strings.Cut(command, " ")
+	return "`" + strings.TrimSpace(filepath.Base(program)+" "+settings) + "`"
+}
 
 // startAll runs the proxies. Those that are not installed are left out. stop ends them all.
 func startAll(ctx context.Context, pg *pgtest.Server, dir string) (all []candidate, stop func(), err error) {
@@ -40,10 +43,11 @@ func startAll(ctx context.Context, pg *pgtest.Server, dir string) (all []candida
 	type starter struct {
 		name  string
 		begin func(pg *pgtest.Server, dir string, port int) (*exec.Cmd, error)
+		other bool
 	}
-	starters := []starter{{raftproxyName, raftproxy(*program)}, {pgbouncerName, pgbouncer}, {haproxyName, haproxy}}
+	starters := []starter{{raftproxyName, raftproxy(*program), false}, {pgbouncerName, pgbouncer, false}, {haproxyName, haproxy, false}}
 	for _, command := range others {
-		starters = append(starters, starter{otherName(command), raftproxy(command)})
+		starters = append(starters, starter{otherName(command), raftproxy(command), true})
 	}
 	for i, p := range starters {
 		port, err := freePort()
@@ -71,7 +75,7 @@ func startAll(ctx context.Context, pg *pgtest.Server, dir string) (all []candida
 			said, _ := os.ReadFile(out.Name())
 			return all, stop, fmt.Errorf("%s: %w: %s", p.name, err, said)
 		}
-		all = append(all, candidate{name: p.name, port: port, pid: cmd.Process.Pid, other: strings.HasPrefix(p.name, "`")})
+		all = append(all, candidate{name: p.name, port: port, pid: cmd.Process.Pid, other: p.other})
 	}
 	return all, stop, nil
 }

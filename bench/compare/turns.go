@@ -82,7 +82,7 @@ func (b *bench) round(all []candidate, mode, clients string) ([]*worker, error) 
 // before, which have by then found their way into the shared memory, a page fault for each page.
 func (b *bench) endServers() error {
 	postgres, _ := b.candidate(postgresName)
-	return sql(b.ctx, postgres.port, "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "+
+	return sql(b.ctx, postgres.port, "SELECT 1 / bool_and(pg_terminate_backend(pid, 5000))::int FROM pg_stat_activity "+ // fails if one stays
 		"WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()")
 }
 
