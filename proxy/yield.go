@@ -7,13 +7,15 @@ import (
 
 // yield lets goroutines run that wait for the loop's processor.
 func (l *loop) yield() {
-	if l.hot || runtime.GOMAXPROCS(0) == 1 {
-		// The thread of a hot loop cannot run others, so other threads are needed. And where there is one processor only, no thread is
-		// woken; but then others may wait in a queue that goyield does not look at.
-		runtime.Gosched()
+	if l.hot {
+		runtime.Gosched() // the loop keeps its thread, so others need another one
 		return
 	}
 	l.way.end()
+	if runtime.GOMAXPROCS(0) == 1 {
+		runtime.Gosched() // others may wait in a queue that goyield does not look at, and no thread is woken
+		return
+	}
 	goyield()
 }
 
